@@ -1,0 +1,1 @@
+"""Web processes that stop the way the field's best do it."""
