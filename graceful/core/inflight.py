@@ -1,0 +1,155 @@
+"""What is in flight: the tracker, one record for each exchange, and the latency histogram.
+
+The hot path of every shell runs through this file: `Tracker.begin` and `Tracker.end` are called
+once for each request, so they do a dictionary store and a counter, and nothing else.
+What an exchange *does* (send, cancel, say farewell) belongs to the shell that made it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Final, Literal
+
+__all__ = ["Exchange", "Hold", "Kind", "LatencyHistogram", "Policy", "Tracker"]
+
+Kind = Literal["http", "websocket", "sse", "stream", "grpc"]
+Policy = Literal["reconnect", "finish"]
+
+
+class Exchange:
+    """One request and its response, in flight until the call of the app has returned.
+
+    No `__slots__`, and defaults on the class: an ordinary request then stores only what differs,
+    which is what keeps the middleware cheap. Shells subclass it.
+    """
+
+    kind: Kind = "http"
+    policy: Policy = "reconnect"
+    """What a drain does to a stream: tell it to `reconnect`, or let it `finish`."""
+    began: float = 0.0
+    told: bool = False
+    """The farewell has been sent."""
+    cut: bool = False
+    """It was still in flight at the drain deadline and was ended by force."""
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether this is a long-lived exchange, which says nothing about latency."""
+        return self.kind != "http"
+
+    def describe(self) -> dict[str, str]:
+        """Return what a report needs to name this exchange: method, path (no query), client."""
+        return {"method": "", "path": "", "client": ""}
+
+    def stack(self) -> str:
+        """Return the stack of the task or thread that serves it, without locals."""
+        return ""
+
+
+class Hold:
+    """Background work outside requests that keeps the process until the drain deadline."""
+
+    __slots__ = ("began", "name")
+
+    def __init__(self, name: str, began: float) -> None:
+        self.name = name
+        self.began = began
+
+
+class LatencyHistogram:
+    """Durations of ordinary exchanges, in buckets a factor of √2 apart from 1 ms to 17 min.
+
+    One histogram for all paths: paths are the client's to choose and never a key.
+    """
+
+    __slots__ = ("counts",)
+
+    _SCALE: Final = 1e6  # d² * 1e6 is 1 at 1 ms; its bit length grows by one each √2
+    _BUCKETS: Final = 42
+
+    def __init__(self) -> None:
+        self.counts = [0] * self._BUCKETS
+
+    def observe(self, seconds: float) -> None:
+        """Count one duration."""
+        index = int(seconds * seconds * 1e6).bit_length()
+        self.counts[index if index < 42 else 41] += 1
+
+    @property
+    def total(self) -> int:
+        """How many durations have been counted."""
+        return sum(self.counts)
+
+    @staticmethod
+    def upper_bound(index: int) -> float:
+        """Return the largest duration, in seconds, that bucket `index` stands for."""
+        return math.sqrt((1 << index) / LatencyHistogram._SCALE)
+
+    def quantile(self, q: float) -> float | None:
+        """Return the duration that a share `q` of exchanges stayed below, None when none ended.
+
+        Linear inside a bucket, so it is exact at the bounds and at most 42 % off between them.
+        """
+        total = self.total
+        if total == 0:
+            return None
+        rank = q * total
+        below = 0
+        for index, count in enumerate(self.counts):
+            if count and below + count >= rank:
+                low = self.upper_bound(index - 1) if index else 0.0
+                share = max(0.0, rank - below) / count
+                return low + (self.upper_bound(index) - low) * share
+            below += count
+        raise AssertionError("unreachable: the counts add up to the total")  # pragma: no cover
+
+
+class Tracker:
+    """Everything in flight in this process, and the way to learn that nothing is any more."""
+
+    def __init__(self) -> None:
+        self.live: dict[Exchange, None] = {}
+        self.holds: dict[Hold, None] = {}
+        self.latency = LatencyHistogram()
+        self.served = 0
+        """Ordinary exchanges that have ended."""
+        self.on_end: Callable[[], None] | None = None
+        """Called after each end while somebody waits; None while nobody does."""
+
+    def begin(self, exchange: Exchange, now: float) -> None:
+        """Count `exchange` as in flight. Contract: `end` must follow, whatever happens."""
+        exchange.began = now
+        self.live[exchange] = None
+
+    def end(self, exchange: Exchange, now: float) -> None:
+        """Count `exchange` as over. A second end of the same one changes nothing."""
+        if self.live.pop(exchange, exchange) is exchange:
+            return
+        if exchange.kind == "http":
+            self.served += 1
+            if not exchange.cut:
+                self.latency.observe(now - exchange.began)
+        if self.on_end is not None:
+            self.on_end()
+
+    def hold(self, hold: Hold) -> None:
+        """Keep the process for `hold`. Contract: `release` must follow."""
+        self.holds[hold] = None
+
+    def release(self, hold: Hold) -> None:
+        """Let go of `hold`."""
+        self.holds.pop(hold, None)
+        if self.on_end is not None:
+            self.on_end()
+
+    def __len__(self) -> int:
+        return len(self.live) + len(self.holds)
+
+    def streams(self) -> list[Exchange]:
+        """Return the streams in flight, oldest first."""
+        return [exchange for exchange in tuple(self.live) if exchange.is_stream]
+
+    def ordinary(self) -> Iterator[Exchange]:
+        """Yield the exchanges in flight that are not streams, oldest first."""
+        return (exchange for exchange in tuple(self.live) if not exchange.is_stream)
