@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
@@ -165,7 +165,7 @@ class Settings:
     check_timeout: float = 1.0
     probe_port: int | None = None
     liveness_stall: float | None = 30.0
-    sources: Mapping[str, str] = MappingProxyType({})
+    sources: Mapping[str, str] = field(default_factory=dict[str, str], compare=False)
 
     @property
     def drain(self) -> float:
@@ -446,5 +446,5 @@ class Timeline:
         )
 
     def _moved(self, **changes: float) -> Timeline:
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values = {part.name: getattr(self, part.name) for part in fields(self)}
         return Timeline(**(values | changes))

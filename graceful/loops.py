@@ -1,0 +1,176 @@
+"""The few things that differ between asyncio and trio, behind one small interface.
+
+Found from the running loop when a life begins. anyio covers what waits (events, sleeps, time
+limits); this file covers what anyio has no words for: reaching a loop from a signal or a thread,
+starting a task that nobody awaits, and ending or interrupting one particular task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import traceback
+from collections.abc import Awaitable, Callable
+from types import CoroutineType, FrameType, TracebackType
+from typing import Any, Protocol
+
+__all__ = ["AsyncioLoop", "Interrupt", "Loop", "current_loop", "format_frames"]
+
+
+class Interrupt(Protocol):
+    """A block of awaits that can be abandoned from outside, as if it had returned early.
+
+    `with interrupt: …` swallows the cancellation that `fire` caused, and only that one.
+    """
+
+    fired: bool
+
+    def fire(self) -> None:
+        """Abandon the block. Harmless when it is not entered, or already over."""
+        ...
+
+    def __enter__(self) -> object: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool: ...
+
+
+class Loop(Protocol):
+    """One running event loop."""
+
+    name: str
+
+    def soon(self, callback: Callable[[], object]) -> bool:
+        """Run `callback` on the loop, from any thread; False when the loop is gone."""
+        ...
+
+    def spawn(self, job: Callable[[], Awaitable[None]]) -> None:
+        """Start `job` as a task of its own, on the loop's thread."""
+        ...
+
+    def interrupt(self) -> Interrupt:
+        """Return a new interrupt for use by the current task."""
+        ...
+
+    def is_current(self) -> bool:
+        """Whether this loop is the one that runs the caller."""
+        ...
+
+
+def current_loop() -> Loop:
+    """Return the running loop.
+
+    Raises:
+        RuntimeError: no asyncio or trio loop is running in this thread.
+    """
+    try:
+        return AsyncioLoop(asyncio.get_running_loop())
+    except RuntimeError:
+        if "trio" in sys.modules:
+            from ._trio import TrioLoop
+
+            return TrioLoop()
+        raise
+
+
+class AsyncioLoop:
+    """asyncio, and uvloop, which has the same interface."""
+
+    name = "asyncio"
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._jobs: set[asyncio.Task[None]] = set()
+
+    def soon(self, callback: Callable[[], object]) -> bool:
+        try:
+            self._loop.call_soon_threadsafe(callback)
+        except RuntimeError:  # the loop has been closed
+            return False
+        return True
+
+    def spawn(self, job: Callable[[], Awaitable[None]]) -> None:
+        async def run() -> None:
+            await job()
+
+        task = self._loop.create_task(run(), name="graceful")
+        self._jobs.add(task)  # the loop itself holds tasks weakly
+        task.add_done_callback(self._jobs.discard)
+
+    def interrupt(self) -> Interrupt:
+        return AsyncioInterrupt()
+
+    def is_current(self) -> bool:
+        try:
+            return asyncio.get_running_loop() is self._loop
+        except RuntimeError:
+            return False
+
+
+class AsyncioInterrupt:
+    """`asyncio.timeout` without the clock: the same `cancel` and `uncancel` bookkeeping."""
+
+    __slots__ = ("_task", "fired")
+
+    def __init__(self) -> None:
+        self.fired = False
+        self._task: asyncio.Task[Any] | None = None
+
+    def fire(self) -> None:
+        if self._task is not None and not self.fired:
+            self.fired = True
+            self._task.cancel("graceful: told to reconnect")
+
+    def __enter__(self) -> AsyncioInterrupt:
+        self._task = asyncio.current_task()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool:
+        task, self._task = self._task, None
+        if not self.fired or task is None:
+            return False
+        # Somebody else's cancellation on top of ours must go on.
+        return (
+            task.uncancel() <= 0 and kind is not None and issubclass(kind, asyncio.CancelledError)
+        )
+
+
+def format_task(task: object) -> str:
+    """Return the await chain of an asyncio task as a traceback without locals, innermost last."""
+    coroutine = getattr(task, "get_coro", lambda: None)()
+    return format_frames(await_chain(coroutine))
+
+
+def await_chain(coroutine: object) -> list[FrameType]:
+    """Return the frames of a suspended coroutine and of those that it awaits, outermost first."""
+    frames: list[FrameType] = []
+    while coroutine is not None:
+        frame = getattr(coroutine, "cr_frame", None) or getattr(coroutine, "gi_frame", None)
+        frame = frame or getattr(coroutine, "ag_frame", None)
+        if isinstance(frame, FrameType):
+            frames.append(frame)
+        inner = getattr(coroutine, "cr_await", None) or getattr(coroutine, "gi_yieldfrom", None)
+        coroutine = inner or getattr(coroutine, "ag_await", None)
+    return frames
+
+
+def running_code(coroutine: object) -> bool:
+    """Whether `coroutine` is being executed now, so that its stack is its thread's."""
+    return isinstance(coroutine, CoroutineType) and coroutine.cr_running
+
+
+def format_frames(frames: list[FrameType]) -> str:
+    """Return source lines of `frames` as a traceback prints them."""
+    lines = [
+        traceback.FrameSummary(f.f_code.co_filename, f.f_lineno, f.f_code.co_name) for f in frames
+    ]
+    return "".join(traceback.StackSummary.from_list(lines).format()).rstrip()
