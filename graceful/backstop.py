@@ -1,0 +1,158 @@
+"""Ends a process whose GIL is held when SIGTERM comes: the case that no Python code can handle.
+
+A C extension that holds the GIL keeps every Python signal handler and thread from running, so a
+SIGTERM that arrives meanwhile is not even noticed. What still works is what the kernel and libc do
+by themselves, and that is what is strung together here, once, while the process serves:
+
+    SIGTERM ─► faulthandler's C handler writes to a pipe, then calls Python's own handler
+            ─► aio_read(3) on that pipe completes; libc runs its SIGEV_THREAD notification,
+               whose function is alarm(2) with the seconds that the process may still live
+            ─► SIGALRM ─► faulthandler dumps the stack of every thread, and the default action ends us
+
+When Python does get to run, `disarm` stops the alarm within microseconds and tells how long ago the
+signal really came. Rejected: a dead man's timer (it would end a process that nobody asked to stop),
+a helper process (a second process for each worker), a C extension (no pure wheel any more).
+
+glibc only (tested with 2.36): it reads the notification when the read completes, so a read can be
+taken back without an alarm. Elsewhere, and where the program uses SIGALRM itself, the process goes
+without, as every other one does; the watchdog's thread covers all that happens with the GIL free.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import faulthandler
+import math
+import os
+import signal
+import sys
+import time
+from typing import Final
+
+__all__ = ["Backstop"]
+
+_SIGEV_NONE: Final = 1  # <signal.h>, Linux
+_SIGEV_THREAD: Final = 2
+
+_NOTIFY_LIMIT: Final = 0.05
+"""Seconds in which libc's notification thread, started by the read, has called alarm."""
+
+
+class _SigEvent(ctypes.Structure):
+    """`struct sigevent` of Linux: 64 bytes."""
+
+    _fields_ = (
+        ("value", ctypes.c_void_p),
+        ("signo", ctypes.c_int),
+        ("notify", ctypes.c_int),
+        ("function", ctypes.c_void_p),
+        ("attributes", ctypes.c_void_p),
+        ("pad", ctypes.c_char * 32),
+    )
+
+
+class _AioControl(ctypes.Structure):
+    """The head of `struct aiocb`; the rest is libc's own and starts zeroed."""
+
+    _fields_ = (
+        ("fd", ctypes.c_int),
+        ("opcode", ctypes.c_int),
+        ("priority", ctypes.c_int),
+        ("buffer", ctypes.c_void_p),
+        ("size", ctypes.c_size_t),
+        ("event", _SigEvent),
+        ("libc", ctypes.c_char * 512),
+    )
+
+
+class Backstop:
+    """An alarm that SIGTERM sets without the GIL.
+
+    Args:
+        seconds: whole seconds between the signal and the end; below 1 it is not installed.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = math.floor(seconds)
+        self.installed = False
+        self._pipe: tuple[int, int] | None = None
+        self._control = _AioControl()
+        self._buffer = ctypes.create_string_buffer(4096)
+
+    def install(self) -> bool:
+        """Arm it; call after the Python handler of SIGTERM was set. False: not possible here."""
+        if self.seconds < 1 or not sys.platform.startswith("linux"):
+            return False
+        if signal.getsignal(signal.SIGALRM) is not signal.SIG_DFL:
+            return False
+        try:
+            libc = ctypes.CDLL(None)
+            libc.gnu_get_libc_version  # noqa: B018 - an AttributeError says that it isn't glibc
+            self._pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+            os.set_blocking(self._pipe[0], True)
+            self._start_read(libc)
+            faulthandler.register(signal.SIGALRM, file=sys.__stderr__ or 2, chain=True)
+            faulthandler.register(signal.SIGTERM, file=self._pipe[1], all_threads=False, chain=True)
+        except (AttributeError, OSError, ValueError, RuntimeError):
+            self._close()
+            return False
+        self.installed = True
+        return True
+
+    def disarm(self) -> float:
+        """Python runs: stop the alarm. Return the seconds since the signal came, 0.0 if unknown."""
+        if not self.installed or not self._triggered():
+            return 0.0
+        give_up = time.monotonic() + _NOTIFY_LIMIT
+        while not (left := signal.getitimer(signal.ITIMER_REAL)[0]):
+            if time.monotonic() > give_up:
+                return 0.0
+            time.sleep(0.0005)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        return self.seconds - left
+
+    def uninstall(self) -> None:
+        """Take everything back, before the Python handler of SIGTERM is restored."""
+        if not self.installed:
+            return
+        self.disarm()
+        self.installed = False
+        current = signal.getsignal(signal.SIGTERM)
+        faulthandler.unregister(signal.SIGTERM)
+        faulthandler.unregister(signal.SIGALRM)
+        # faulthandler puts back the C handler it found; Python's own record of it must agree.
+        if current is not None:
+            signal.signal(signal.SIGTERM, current)
+        self._close()
+
+    def _triggered(self) -> bool:
+        return self._read_result() != errno.EINPROGRESS
+
+    def _read_result(self) -> int:
+        result: int = ctypes.CDLL(None).aio_error(ctypes.byref(self._control))
+        return result
+
+    def _start_read(self, libc: ctypes.CDLL) -> None:
+        assert self._pipe is not None
+        control = self._control
+        control.fd = self._pipe[0]
+        control.buffer = ctypes.addressof(self._buffer)
+        control.size = 1
+        control.event.notify = _SIGEV_THREAD
+        control.event.value = self.seconds
+        control.event.function = ctypes.cast(libc.alarm, ctypes.c_void_p).value
+        if libc.aio_read(ctypes.byref(control)) != 0:
+            raise OSError("aio_read")
+
+    def _close(self) -> None:
+        pipe, self._pipe = self._pipe, None
+        if pipe is None:
+            return
+        # The end of the file completes the read, so that libc lets go of the buffer; glibc looks at
+        # the notification only then, and finds that there is none any more.
+        self._control.event.notify = _SIGEV_NONE
+        os.close(pipe[1])
+        waiting = (ctypes.c_void_p * 1)(ctypes.addressof(self._control))
+        ctypes.CDLL(None).aio_suspend(waiting, 1, None)
+        os.close(pipe[0])

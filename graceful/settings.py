@@ -1,0 +1,73 @@
+"""Collects raw setting values from where people write them down, each with its source.
+
+Environment beats keyword arguments beats defaults: the grace period belongs to whoever deploys,
+beside the manifest that sets it. What the values mean, and whether they fit, is the core's.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+
+from .core.budget import SETTINGS, Settings, Sourced, closest, resolve
+
+__all__ = ["for_development", "load", "unknown_variables"]
+
+_PREFIX = "GRACEFUL_"
+_VARIABLES = {row.variable: row.name for row in SETTINGS}
+
+
+def load(
+    keywords: Mapping[str, object],
+    *,
+    source: str = "keyword argument",
+    environ: Mapping[str, str] | None = None,
+) -> Settings:
+    """Return the checked settings in force.
+
+    Args:
+        keywords: settings as given in code, by name.
+        source: where those were written, for messages.
+        environ: `os.environ` unless given.
+
+    Raises:
+        SettingsError: an unknown keyword, an unparsable value, or values that contradict.
+    """
+    environ = os.environ if environ is None else environ
+    from_env = {
+        name: Sourced(environ[variable], f"${variable}")
+        for variable, name in _VARIABLES.items()
+        if variable in environ and not _is_service_link(environ[variable])
+    }
+    from_code = {name: Sourced(value, source) for name, value in keywords.items()}
+    return resolve(from_env, from_code)
+
+
+def unknown_variables(environ: Mapping[str, str] | None = None) -> list[str]:
+    """Return one sentence for each `GRACEFUL_*` variable that is no setting.
+
+    Never a reason to stop: Kubernetes injects such names for a Service called 'graceful'.
+    """
+    environ = os.environ if environ is None else environ
+    return [
+        f"${name} is no setting of graceful and is ignored; {closest(name, _VARIABLES)}"
+        for name in sorted(environ)
+        if name.startswith(_PREFIX) and (name not in _VARIABLES or _is_service_link(environ[name]))
+    ]
+
+
+def for_development(settings: Settings, source: str) -> Settings:
+    """Return `settings` for a server that reloads on each saved file: nothing ever waits."""
+    quick = {
+        "propagation_delay": 0.0,
+        "stream_window": 0.0,
+        "linger": 0.0,
+        "drain_timeout": min(1.0, settings.drain),
+    }
+    return replace(settings, **quick, sources={**settings.sources, **dict.fromkeys(quick, source)})
+
+
+def _is_service_link(value: str) -> bool:
+    """Whether this is what Kubernetes writes for a Service, such as tcp://10.0.0.1:80."""
+    return value.startswith(("tcp://", "udp://"))
