@@ -24,6 +24,7 @@ __all__ = [
     "Sourced",
     "Timeline",
     "check",
+    "closest",
     "resolve",
 ]
 
@@ -138,6 +139,9 @@ SETTINGS: Final = (
 
 _ROWS: Final = MappingProxyType({row.name: row for row in SETTINGS})
 
+_PARTS: Final = ("pre_stop", "propagation_delay", "drain_timeout", "cleanup_timeout", "exit_margin")
+"""What the grace period is made of, in the order in which it is spent."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sourced:
@@ -249,7 +253,7 @@ def _seconds(row: Setting, raw: Sourced) -> float:
         if isinstance(raw.value, bool) or not isinstance(raw.value, int | float | str):
             raise TypeError
         seconds = float(raw.value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise _bad(row, raw, "give a number of seconds, such as 5 or 2.5") from None
     if not math.isfinite(seconds):
         raise _bad(row, raw, "give a finite number of seconds")
@@ -328,29 +332,44 @@ def _check_sum(settings: Settings) -> Iterable[Finding]:
         )
     elif excess > 1e-9:
         yield Finding("error", _excess_text(settings, total, excess))
+    elif settings.drain_timeout == 0:
+        yield Finding(
+            "error",
+            f"drain_timeout = 0 {_from(settings, 'drain_timeout')}: everything in flight would be "
+            "cut at once; raise it, or leave it unset for the rest of the grace period",
+        )
     elif settings.drain <= 0:
         yield Finding(
             "error",
             f"nothing is left of grace_period {_s(settings.grace_period)} s "
             f"{_from(settings, 'grace_period')} for work in flight: {_sum_text(settings)} = "
-            f"{_s(total)} s; lower propagation_delay or raise grace_period",
+            f"{_s(total)} s; {_lower(settings, 0.0)}, or raise grace_period together with the "
+            "platform's own setting",
         )
 
 
 def _sum_text(settings: Settings) -> str:
-    names = ["pre_stop", "propagation_delay", "drain_timeout", "cleanup_timeout", "exit_margin"]
-    parts = [(name, getattr(settings, name)) for name in names]
+    parts = [(name, getattr(settings, name)) for name in _PARTS]
     return " + ".join(f"{name} {_s(value)}" for name, value in parts if value)
 
 
 def _excess_text(settings: Settings, total: float, excess: float) -> str:
-    movable = [n for n in ("drain_timeout", "propagation_delay") if settings.source(n) != "default"]
-    lower = " or ".join(movable) or "propagation_delay"
     return (
         f"{_sum_text(settings)} = {_s(total)} s exceeds grace_period "
         f"{_s(settings.grace_period)} s {_from(settings, 'grace_period')} by {_s(excess)} s; "
-        f"lower {lower}, or raise grace_period together with the platform's own setting"
+        f"{_lower(settings, excess)}, or raise grace_period together with the platform's own "
+        "setting"
     )
+
+
+def _lower(settings: Settings, excess: float) -> str:
+    """Name the parts of the sum that can make up for `excess`, rather those set by hand."""
+    nonzero = [name for name in _PARTS if getattr(settings, name)]
+    able = [name for name in nonzero if getattr(settings, name) > excess]
+    by_hand = [name for name in able if settings.source(name) != "default"]
+    names = by_hand or able
+    joint = " or " if names else " and "
+    return "lower " + joint.join(f"{n} {_from(settings, n)}" for n in names or nonzero)
 
 
 def _check_parts(settings: Settings) -> Iterable[Finding]:
@@ -362,6 +381,18 @@ def _check_parts(settings: Settings) -> Iterable[Finding]:
                 f"{name} {_s(value)} s {_from(settings, name)} does not fit into the drain of "
                 f"{_s(settings.drain)} s; lower {name} or raise drain_timeout or grace_period",
             )
+    if settings.check_timeout == 0:
+        yield Finding(
+            "error",
+            f"check_timeout = 0 {_from(settings, 'check_timeout')}: every readiness check would "
+            "fail; give the seconds that one check may take",
+        )
+    if settings.liveness_stall == 0:
+        yield Finding(
+            "error",
+            f"liveness_stall = 0 {_from(settings, 'liveness_stall')}: liveness would fail at once "
+            "and have the process killed; give more seconds, or None to switch it off",
+        )
 
 
 def _check_paths(settings: Settings) -> Iterable[Finding]:

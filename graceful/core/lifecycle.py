@@ -7,6 +7,7 @@ seconds on a monotonic clock, the same one in every call.
 from __future__ import annotations
 
 import math
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -28,11 +29,22 @@ LAST_FIFTH: Final = 0.2
 FEW: Final = 100
 """Fewer exchanges than this say nothing about a 99th percentile."""
 
+RECENT: Final = 256
+"""How many arrivals since the flip are remembered: an SSE request is known for a stream only when
+its response starts, and the last ordinary request has to be found behind all such ones then."""
+
 RUNGS: Final = {
     1: (Event.TERMINATE, "unready now; serving until the propagation delay is over, then drain"),
     2: (Event.HURRY, "the rest of the propagation delay is skipped; draining"),
     3: (Event.CUT, "what is in flight is cut now"),
 }
+
+TOO_LATE: Final = {
+    Phase.STARTING: "start-up is finished first, then the process stops",
+    Phase.DRAINING: "already draining; the third rung cuts what is in flight",
+    Phase.CLOSING: "already closing; what still runs keeps its time limit",
+}
+"""The effect of a rung that has nothing left to do in its phase (the cut of a drain has)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +92,8 @@ class LifecycleCore:
         self._last_signal = -math.inf
         self._duck_since: float | None = None  # when readiness flipped
         self._drain_since: float | None = None
-        self._last_arrival: tuple[Exchange, Exchange | None] | None = None
+        self._arrivals: deque[tuple[float, Exchange]] = deque(maxlen=RECENT)
+        self._stays_ready = False
         self._in_flight_at_signal = 0
         self._served_at_signal = 0
         self._streams_at_drain = 0
@@ -89,7 +102,7 @@ class LifecycleCore:
     # -- what moves the phase ------------------------------------------------------------
 
     def started(self, now: float) -> PhaseChanged | None:
-        """Start-up is complete (or was overtaken by a signal: then nothing changes)."""
+        """Start-up is complete. Nothing changes when it was already, or when a signal was first."""
         return self._fire(Event.STARTED, now, "start-up complete")
 
     def climb(
@@ -102,10 +115,12 @@ class LifecycleCore:
             managed: a parent process manages this one and may repeat the platform's signal.
             hurry: begin at the second rung (Ctrl-C: nobody waits for the balancer of a laptop).
         """
-        if managed and now - self._last_signal < SAME_RUNG:
-            return None
-        self._last_signal = now
-        return self.climb_to(max(self.rung + 1, 2 if hurry else 1), Cause(cause, signal=True), now)
+        again = managed and now - self._last_signal < SAME_RUNG
+        rung = max(self.rung if again else self.rung + 1, 2 if hurry else 1)
+        climbed = self.climb_to(rung, Cause(cause, signal=True), now)
+        if climbed:
+            self._last_signal = now
+        return climbed
 
     def climb_to(
         self, rung: int, cause: Cause, now: float
@@ -122,13 +137,19 @@ class LifecycleCore:
             self.timeline = timeline.hurried(now)
         elif event is Event.CUT:
             self.timeline = timeline.cut(now, self.settings.cleanup_timeout)
-        if self.phase is Phase.STARTING:
-            effect = "start-up is finished first, then the process stops"
+        if not (self.phase is Phase.DRAINING and event is Event.CUT):
+            effect = TOO_LATE.get(self.phase, effect)
         changed = self._fire(event, now, cause.text)
         return Rung(rung, cause.text, effect, self._after(now)), changed
 
     def lame_duck(self, now: float) -> PhaseChanged | None:
-        """An operator's code takes the process out of rotation, with no end of its own."""
+        """An operator's code takes the process out of rotation, with no end of its own.
+
+        Harmless once a stop has begun.
+
+        Raises:
+            IllegalTransition: the process does not serve yet, or has stopped.
+        """
         return self._fire(Event.LAME_DUCK, now, "operator")
 
     def recover(self, now: float) -> PhaseChanged | None:
@@ -144,8 +165,9 @@ class LifecycleCore:
 
     def retire(self, cause: str, now: float) -> PhaseChanged | None:
         """This worker is replaced; its instance stays: no readiness flip, no delay."""
-        if self.cause is not None:
+        if self.cause is not None or self.phase is Phase.STOPPED:
             return None
+        self._stays_ready = self.ready
         self.retiring = True
         self._adopt(Cause(cause, signal=True), now)
         self.timeline = Timeline.start(self.settings, now, delay=0.0)
@@ -163,16 +185,16 @@ class LifecycleCore:
         return self._fire(Event.SHUTDOWN, now, cause)
 
     def delay_over(self, now: float) -> PhaseChanged | None:
-        """The propagation delay has been served."""
+        """The propagation delay has been served. Harmless when a signal has overtaken it."""
         return self._fire(Event.DELAY_OVER, now, "propagation delay served")
 
     def drained(self, now: float) -> PhaseChanged | None:
-        """Nothing is in flight any more, or what was has been cut."""
+        """Nothing is in flight any more, or what was has been cut. A second time changes nothing."""
         clean = "everything in flight has finished"
         return self._fire(Event.DRAINED, now, "what was left has been cut" if self.dirty else clean)
 
     def closed(self, now: float) -> PhaseChanged | None:
-        """Clean-up is done: this life is over."""
+        """Clean-up is done, or start-up has failed: this life is over. Twice changes nothing."""
         return self._fire(Event.CLOSED, now, "clean-up done")
 
     # -- what shells ask -----------------------------------------------------------------
@@ -184,8 +206,11 @@ class LifecycleCore:
 
     @property
     def ready(self) -> bool:
-        """What readiness answers. A retiring worker stays ready: its port goes on being served."""
-        return self.traits.ready or (self.retiring and self.phase is not Phase.STARTING)
+        """What readiness answers.
+
+        A worker that was ready when it began to retire stays so: its port goes on being served.
+        """
+        return self.traits.ready or self._stays_ready
 
     @property
     def dirty(self) -> bool:
@@ -212,9 +237,8 @@ class LifecycleCore:
         It is served unless the time left is less than the median of what requests here have
         needed: a 503 at once is better than a response that is cut half-way.
         """
-        if self._duck_since is not None:
-            previous = self._last_arrival[0] if self._last_arrival else None
-            self._last_arrival = (exchange, previous)
+        if self._duck_since is not None and not exchange.is_stream:
+            self._arrivals.append((now, exchange))
         if not self.traits.stopping:
             return None
         median = self.tracker.latency.quantile(0.5) or 0.0
@@ -225,9 +249,6 @@ class LifecycleCore:
 
     def declared_stream(self, exchange: Exchange) -> None:
         """`exchange` turned out to be a stream; streams say nothing about the balancer."""
-        if self._last_arrival and self._last_arrival[0] is exchange:
-            previous = self._last_arrival[1]
-            self._last_arrival = (previous, None) if previous else None
 
     @property
     def admits_streams(self) -> bool:
@@ -242,7 +263,6 @@ class LifecycleCore:
     def farewells(self) -> list[tuple[float, Exchange]]:
         """Return the streams to tell and when, in seconds from now; `finish` ones are left out."""
         streams = [s for s in self.tracker.streams() if s.policy == "reconnect" and not s.told]
-        self._streams_at_drain += len(self.tracker.streams())
         window = 0.0 if self.rung >= 3 else self.window
         return list(zip(farewell_offsets(len(streams), window, self._draw), streams, strict=True))
 
@@ -287,7 +307,7 @@ class LifecycleCore:
         timeline = self.timeline or Timeline.start(self.settings, now, delay=0.0)
         flip = self._duck_since
         drain = self._drain_since
-        last = self._last_arrival[0].began - flip if self._last_arrival and flip else None
+        last = self._last_request_after()
         latency = self.tracker.latency
         return DrainReport(
             cause=self.cause.text if self.cause else "",
@@ -295,7 +315,7 @@ class LifecycleCore:
             seconds=now - timeline.signalled,
             grace_period=self.settings.grace_period,
             propagation_delay=self.settings.propagation_delay,
-            lame_duck_seconds=(drain or now) - flip if flip is not None else 0.0,
+            lame_duck_seconds=(now if drain is None else drain) - flip if flip is not None else 0.0,
             drain_seconds=now - drain if drain is not None else 0.0,
             in_flight_at_signal=self._in_flight_at_signal,
             streams_at_drain=self._streams_at_drain,
@@ -313,6 +333,12 @@ class LifecycleCore:
             warnings=tuple(self._report_warnings(last)),
             outcome="left_by_watchdog" if by_watchdog else "finished",
         )
+
+    def _last_request_after(self) -> float | None:
+        ordinary = [now for now, exchange in tuple(self._arrivals) if not exchange.is_stream]
+        if self._duck_since is None or not ordinary:
+            return None
+        return max(0.0, ordinary[-1] - self._duck_since)
 
     def _delay_was_too_short(self, last: float | None) -> bool:
         delay = self.settings.propagation_delay
@@ -350,7 +376,8 @@ class LifecycleCore:
         if self.timeline is None:
             delay = self.settings.propagation_delay
             if self._duck_since is not None:
-                delay = max(0.0, delay - (now - self._duck_since))
+                # A signal is dated back to its arrival, which may be before the operator's call.
+                delay = max(0.0, delay - max(0.0, now - self._duck_since))
             if self.phase is Phase.STARTING:
                 delay = 0.0
             self.timeline = Timeline.start(self.settings, now, delay=delay)
@@ -361,16 +388,17 @@ class LifecycleCore:
         if old is new:
             return None
         self.phase = new
+        streams = len(self.tracker.streams())
         if new is Phase.SERVING:
             self._duck_since = None
-            self._last_arrival = None
+            self._arrivals.clear()
         elif new is Phase.LAME_DUCK:
             self._duck_since = now
         elif new is Phase.DRAINING:
             self._drain_since = now
+            self._streams_at_drain = streams
             if self._duck_since is None and not self.retiring:
                 self._duck_since = now
-        streams = len(self.tracker.streams())
         return PhaseChanged(
             old=old,
             new=new,

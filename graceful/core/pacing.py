@@ -43,7 +43,7 @@ def close_probability(elapsed: float, delay: float) -> float:
     Grows linearly from 0 to 1 (Envoy's drain manager, HAProxy's close-spread-time): early in the
     delay a client that is told to redial would be sent to this very process again.
     """
-    if elapsed >= delay:
+    if delay <= 0 or elapsed >= delay:
         return 1.0
     return max(0.0, elapsed / delay)
 

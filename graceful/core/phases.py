@@ -12,6 +12,8 @@ A process lives once around this circle:
   signal may come at any time, and a table with holes would make that a crash.
 - `SHUTDOWN` is a server that stops without a signal (a plain `lifespan.shutdown`): its listener
   is gone already, so there is nobody to advertise to and no delay to serve.
+- What the driver and the app report (`STARTED`, `DELAY_OVER`, `DRAINED`, `CLOSED`) may be overtaken
+  by a signal between a look at the phase and the report; then it changes nothing.
 - `RETIRE` replaces one worker while its instance stays. The port goes on being served by
   siblings, so readiness stays 200; only the lifecycle knows that, not the phase.
 
@@ -77,6 +79,7 @@ TRANSITIONS: Final = MappingProxyType(
             Event.CLOSED: _STOPPED,  # start-up failed
         },
         _SERVING: {
+            Event.STARTED: _SERVING,  # a second app of the process
             Event.LAME_DUCK: _LAME_DUCK,
             Event.TERMINATE: _LAME_DUCK,
             Event.HURRY: _DRAINING,
@@ -85,6 +88,7 @@ TRANSITIONS: Final = MappingProxyType(
             Event.SHUTDOWN: _DRAINING,
         },
         _LAME_DUCK: {
+            Event.STARTED: _LAME_DUCK,
             Event.LAME_DUCK: _LAME_DUCK,
             Event.RECOVER: _SERVING,
             Event.TERMINATE: _LAME_DUCK,
@@ -95,21 +99,27 @@ TRANSITIONS: Final = MappingProxyType(
             Event.DELAY_OVER: _DRAINING,
         },
         _DRAINING: {
+            Event.STARTED: _DRAINING,
+            Event.LAME_DUCK: _DRAINING,  # unready already, and past the point of return
             Event.TERMINATE: _DRAINING,
             Event.HURRY: _DRAINING,
             Event.CUT: _DRAINING,
             Event.RETIRE: _DRAINING,
             Event.SHUTDOWN: _DRAINING,
+            Event.DELAY_OVER: _DRAINING,
             Event.DRAINED: _CLOSING,
         },
         _CLOSING: {
             # A start-up that was overtaken by SIGTERM still reports that it is complete.
             Event.STARTED: _CLOSING,
+            Event.LAME_DUCK: _CLOSING,
             Event.TERMINATE: _CLOSING,
             Event.HURRY: _CLOSING,
             Event.CUT: _CLOSING,
             Event.RETIRE: _CLOSING,
             Event.SHUTDOWN: _CLOSING,
+            Event.DELAY_OVER: _CLOSING,
+            Event.DRAINED: _CLOSING,
             Event.CLOSED: _STOPPED,
         },
         _STOPPED: {
@@ -119,6 +129,9 @@ TRANSITIONS: Final = MappingProxyType(
             Event.CUT: _STOPPED,
             Event.RETIRE: _STOPPED,
             Event.SHUTDOWN: _STOPPED,
+            Event.DELAY_OVER: _STOPPED,
+            Event.DRAINED: _STOPPED,
+            Event.CLOSED: _STOPPED,
         },
     }
 )
