@@ -7,7 +7,7 @@ by themselves, and that is what is strung together here, once, while the process
     SIGTERM ─► faulthandler's C handler writes to a pipe, then calls Python's own handler
             ─► aio_read(3) on that pipe completes; libc runs its SIGEV_THREAD notification,
                whose function is alarm(2) with the seconds that the process may still live
-            ─► SIGALRM ─► faulthandler dumps the stack of every thread, and the default action ends us
+            ─► SIGALRM ─► faulthandler dumps all stacks, and the default action ends us
 
 When Python does get to run, `disarm` stops the alarm within microseconds and tells how long ago the
 signal really came. Rejected: a dead man's timer (it would end a process that nobody asked to stop),

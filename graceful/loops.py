@@ -11,7 +11,8 @@ import asyncio
 import sys
 import traceback
 from collections.abc import Awaitable, Callable
-from types import CoroutineType, FrameType, TracebackType
+from contextvars import Context
+from types import FrameType, TracebackType
 from typing import Any, Protocol
 
 __all__ = ["AsyncioLoop", "Interrupt", "Loop", "current_loop", "format_frames"]
@@ -60,6 +61,10 @@ class Loop(Protocol):
         """Whether this loop is the one that runs the caller."""
         ...
 
+    def is_alive(self) -> bool:
+        """Whether this loop still runs."""
+        ...
+
 
 def current_loop() -> Loop:
     """Return the running loop.
@@ -103,6 +108,9 @@ class AsyncioLoop:
 
     def interrupt(self) -> Interrupt:
         return AsyncioInterrupt()
+
+    def is_alive(self) -> bool:
+        return self._loop.is_running()
 
     def is_current(self) -> bool:
         try:
@@ -163,9 +171,29 @@ def await_chain(coroutine: object) -> list[FrameType]:
     return frames
 
 
-def running_code(coroutine: object) -> bool:
-    """Whether `coroutine` is being executed now, so that its stack is its thread's."""
-    return isinstance(coroutine, CoroutineType) and coroutine.cr_running
+def thread_working_for(wanted: Callable[[Context], bool]) -> list[FrameType] | None:
+    """Return the stack of the thread that runs sync code in a context that is `wanted`.
+
+    Worker threads of anyio and of `asyncio.to_thread` keep the caller's context in a local variable
+    of their loop; nothing public leads from a request to the thread that serves it.
+    """
+    for top in sys._current_frames().values():
+        frames: list[FrameType] = []
+        frame: FrameType | None = top
+        while frame is not None:
+            frames.append(frame)
+            frame = frame.f_back
+        for index, candidate in enumerate(frames):
+            if candidate.f_code.co_name == "run" and any(map(wanted, _contexts(candidate))):
+                return frames[:index][::-1]
+    return None
+
+
+def _contexts(frame: FrameType) -> list[Context]:
+    local = frame.f_locals
+    work = getattr(local.get("self"), "fn", None)  # concurrent.futures' work item
+    bound = getattr(getattr(work, "func", None), "__self__", None)  # partial(context.run, ...)
+    return [c for c in (local.get("context"), bound) if isinstance(c, Context)]
 
 
 def format_frames(frames: list[FrameType]) -> str:

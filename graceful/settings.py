@@ -59,13 +59,15 @@ def unknown_variables(environ: Mapping[str, str] | None = None) -> list[str]:
 
 def for_development(settings: Settings, source: str) -> Settings:
     """Return `settings` for a server that reloads on each saved file: nothing ever waits."""
-    quick = {
-        "propagation_delay": 0.0,
-        "stream_window": 0.0,
-        "linger": 0.0,
-        "drain_timeout": min(1.0, settings.drain),
-    }
-    return replace(settings, **quick, sources={**settings.sources, **dict.fromkeys(quick, source)})
+    changed = ("propagation_delay", "stream_window", "linger", "drain_timeout")
+    return replace(
+        settings,
+        propagation_delay=0.0,
+        stream_window=0.0,
+        linger=0.0,
+        drain_timeout=min(1.0, settings.drain),
+        sources={**settings.sources, **dict.fromkeys(changed, source)},
+    )
 
 
 def _is_service_link(value: str) -> bool:

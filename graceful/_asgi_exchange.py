@@ -1,0 +1,183 @@
+"""What HTTP and WebSocket exchanges of the ASGI shell share: their task, their loop, their end."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+from ._asgi_types import App, Message, Receive, Scope, Send
+from .context import StreamClosed, exchange_var
+from .core.inflight import Exchange, Failed, Policy
+from .core.lifecycle import LifecycleCore
+from .core.records import Record
+from .loops import Interrupt, Loop, await_chain, format_frames, thread_working_for
+
+__all__ = ["AsgiExchange", "Farewell", "Shell"]
+
+Farewell = str | bytes | Callable[[Any], object] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Shell:
+    """What the exchanges of one wrapped app have in common during one life."""
+
+    core: LifecycleCore
+    loop: Loop
+    clock: Callable[[], float]
+    publish: Callable[[Record], None]
+    farewell: Farewell
+    sse_event: str
+
+
+class AsgiExchange(Exchange):
+    """One call of the app. Attributes default on the class: see `Exchange`."""
+
+    task: asyncio.Task[Any] | None = None
+    farewell_due = False
+    ended = False
+    """We have ended the response or the WebSocket; the app's sends fail from here on."""
+    cancelled = False
+    """We have cancelled the app's task."""
+    _scoped: Interrupt | None = None
+    _receiving: Interrupt | None = None
+
+    def __init__(self, shell: Shell, scope: Scope, receive: Receive, send: Send) -> None:
+        self.shell = shell
+        self.scope = scope
+        self._receive = receive
+        self._send = send
+
+    # -- for handlers --------------------------------------------------------------------
+
+    def finish(self) -> None:
+        """Let this stream finish: a drain waits for it instead of telling it to reconnect."""
+        self.policy: Policy = "finish"
+
+    @property
+    def retry_after_ms(self) -> int:
+        """Milliseconds that this client is told to wait; drawn once for each exchange."""
+        drawn: int | None = self.__dict__.get("_retry_after_ms")
+        if drawn is None:
+            drawn = self.__dict__["_retry_after_ms"] = self.shell.core.retry_delay_ms()
+        return drawn
+
+    # -- for the driver: from any thread ---------------------------------------------------
+
+    def start_farewell(self, failed: Failed) -> None:
+        self.farewell_due = True
+        self._start(self.farewell, failed)
+
+    def start_cut(self, failed: Failed) -> None:
+        self._start(self.cut_short, failed)
+
+    def end_app(self) -> None:
+        self.shell.loop.soon(self._end_app)
+
+    def _start(self, action: Callable[[], Awaitable[None]], failed: Failed) -> None:
+        async def guarded() -> None:
+            try:
+                await action()
+            except Exception as error:
+                failed(self, error)
+                self._end_app()
+
+        loop = self.shell.loop
+        loop.soon(lambda: loop.spawn(guarded))
+
+    # -- on the loop -----------------------------------------------------------------------
+
+    async def farewell(self) -> None:
+        """Tell the client to reconnect and end the stream cleanly."""
+        raise NotImplementedError
+
+    async def cut_short(self) -> None:
+        """End it by force."""
+        raise NotImplementedError
+
+    def receive(self) -> Awaitable[Message]:
+        """What the app calls instead of the server's `receive`."""
+        raise NotImplementedError
+
+    def send(self, message: Message) -> Awaitable[None]:
+        """What the app calls instead of the server's `send`."""
+        raise NotImplementedError
+
+    async def run_scoped(self, app: App) -> None:
+        """Call the app where a task can't be cancelled by itself (trio)."""
+        self._scoped = self.shell.loop.interrupt()
+        with self._scoped:
+            await app(self.scope, self.receive, self.send)
+
+    def _end_app(self) -> None:
+        """Cancel the app's call, if it still runs."""
+        if self not in self.shell.core.tracker.live:
+            return
+        if self._scoped is not None:
+            self._scoped.fire()
+        elif self.task is not None and not self.task.done():
+            self.cancelled = True
+            self.task.cancel("graceful: the drain is over")
+
+    def _interrupt_receive(self) -> None:
+        """Make a pending `receive` of the app's return a disconnect."""
+        if self._receiving is not None:
+            self._receiving.fire()
+
+    def forgives(self, error: BaseException) -> bool:
+        """Whether `error` is only the echo of what we did to the app."""
+        if isinstance(error, asyncio.CancelledError):
+            # A cancellation of somebody else's on top of ours must go on.
+            return self.cancelled and self.task is not None and self.task.uncancel() <= 0
+        return self.ended and _is_closed(error)
+
+    def told_now(self) -> None:
+        """The farewell is on its way to the client."""
+        self.told = True
+        self.shell.core.tally.told += 1
+
+    # -- for reports -------------------------------------------------------------------------
+
+    def describe(self) -> dict[str, str]:
+        scope = self.scope
+        client = scope.get("client")
+        return {
+            "method": scope.get("method", "WEBSOCKET"),
+            "path": scope.get("path", ""),
+            "client": f"{client[0]}:{client[1]}" if client else "",
+        }
+
+    def stack(self) -> str:
+        return format_frames(self._frames())
+
+    def _frames(self) -> list[FrameType]:
+        thread = thread_working_for(lambda context: context.get(exchange_var) is self)
+        if thread is not None:
+            return thread
+        coroutine = self.task.get_coro() if self.task is not None else None
+        frames = await_chain(coroutine)
+        if getattr(coroutine, "cr_running", False):
+            # It is being executed at this moment: what it is stuck in is on its thread's stack.
+            for top in sys._current_frames().values():
+                running = frames_of(top)
+                if frames and frames[0] in running:
+                    return running[running.index(frames[0]) :]
+        return frames
+
+
+def frames_of(top: FrameType | None) -> list[FrameType]:
+    """Return the stack that ends in `top`, outermost first."""
+    frames: list[FrameType] = []
+    while top is not None:
+        frames.append(top)
+        top = top.f_back
+    return frames[::-1]
+
+
+def _is_closed(error: BaseException) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return all(_is_closed(part) for part in error.exceptions)
+    return isinstance(error, StreamClosed)

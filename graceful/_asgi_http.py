@@ -1,0 +1,216 @@
+"""One HTTP request on ASGI: `Connection: close`, server-sent events, declared streams, cuts.
+
+`send` is on the hot path: an ordinary message is passed on without a coroutine of our own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Mapping
+
+from ._asgi_exchange import AsgiExchange
+from ._asgi_types import Message, Send
+from .context import StreamClosed
+from .core.farewell import EventBoundary, can_inject, event_stream, sse_farewell
+from .core.inflight import Policy
+from .core.phases import Phase
+
+__all__ = ["HttpExchange", "answer"]
+
+_DISCONNECT = {"type": "http.disconnect"}
+
+
+class HttpExchange(AsgiExchange):
+    """One request and its response; a stream as soon as the response says so."""
+
+    started = False
+    _complete = False  # the app has sent the last byte itself
+    _body_read = False
+    _boundary: EventBoundary | None = None  # of a stream that can be ended with a farewell
+    _sending = False
+    _last_words: bytes | None = None  # of a declared stream; None = an SSE farewell
+    _gone = False  # the app is told that the client has left
+
+    # -- for handlers --------------------------------------------------------------------
+
+    def declare_stream(
+        self,
+        policy: Policy = "reconnect",
+        *,
+        boundary: bytes | None = None,
+        farewell: bytes = b"",
+    ) -> None:
+        """Declare that this response is a long-lived one (an NDJSON watch, a long poll).
+
+        Args:
+            policy: `reconnect`, or `finish` for one that can't be resumed.
+            boundary: what ends a record, such as a line feed. With it, a drain ends the body
+                cleanly after a whole record; without it the app sees `http.disconnect` and ends
+                the response itself.
+            farewell: bytes sent last, after a whole record.
+        """
+        self._become_stream("stream")
+        self.policy = policy
+        if boundary:
+            self._boundary = EventBoundary(boundary)
+            self._last_words = farewell
+
+    # -- the app's side --------------------------------------------------------------------
+
+    def send(self, message: Message) -> Awaitable[None]:
+        if self.ended:
+            return self._send_after_end()
+        kind = message["type"]
+        if kind == "http.response.start":
+            return self._send_start(message)
+        if self._boundary is not None and kind == "http.response.body":
+            return self._send_part(message, self._boundary)
+        return self._send(message)
+
+    def _send_start(self, message: Message) -> Awaitable[None]:
+        self.started = True
+        core = self.shell.core
+        headers = message.get("headers", ())
+        if not isinstance(headers, list | tuple):
+            message["headers"] = headers = list(headers)  # an iterator can be read only once
+        for name, value in headers:
+            if name == b"content-type":
+                if value.startswith(b"text/event-stream"):
+                    self._become_event_stream(message, headers)
+                break
+        if core.phase is Phase.SERVING:
+            return self._send(message)
+        if self._says_close():
+            message = {**message, "headers": _with_close(headers)}
+        if self.kind == "sse" and not core.admits_streams and self.policy == "reconnect":
+            return self._turn_away(message)
+        return self._send(message)
+
+    def _says_close(self) -> bool:
+        http_1 = self.scope.get("http_version", "1.1").startswith("1")
+        return http_1 and self.shell.core.closes_connection(self.shell.clock())
+
+    def _become_event_stream(
+        self, start: Message, headers: list[tuple[bytes, bytes]] | tuple[tuple[bytes, bytes], ...]
+    ) -> None:
+        if not event_stream(headers) or self.scope.get("method") == "HEAD":
+            return
+        if self.kind == "http":
+            self._become_stream("sse")
+        if can_inject(headers) and not start.get("trailers") and self._boundary is None:
+            self._boundary = EventBoundary()
+
+    def _become_stream(self, kind: str) -> None:
+        if self.kind == "http":
+            self.shell.core.declared_stream(self)
+        self.kind = "sse" if kind == "sse" else "stream"
+
+    async def _turn_away(self, start: Message) -> None:
+        """A new SSE stream in DRAINING: status and headers as the app sent them, then the end.
+
+        EventSource gives up for good on anything but 200, so a 503 would strand the client.
+        """
+        await self._send(start)
+        await self.farewell()
+
+    async def _send_part(self, message: Message, boundary: EventBoundary) -> None:
+        self._sending = True
+        try:
+            await self._send(message)
+        finally:
+            self._sending = False
+        if not message.get("more_body", False):
+            self._complete = True
+            return
+        boundary.feed(message.get("body", b""))
+        if self.farewell_due and boundary.clean and not self.ended:
+            await self._end_stream(boundary)
+
+    async def _send_after_end(self) -> None:
+        raise StreamClosed("this response was ended: its client has been told to go elsewhere")
+
+    async def receive(self) -> Message:
+        if self._gone:
+            return dict(_DISCONNECT)
+        if not self._body_read:
+            message = await self._receive()
+            self._body_read = not message.get("more_body", False)
+            return message
+        interrupt = self._receiving = self.shell.loop.interrupt()
+        try:
+            with interrupt:
+                return await self._receive()
+        finally:
+            if self._receiving is interrupt:
+                self._receiving = None
+        return dict(_DISCONNECT)
+
+    # -- the driver's side -------------------------------------------------------------------
+
+    async def farewell(self) -> None:
+        """End the stream at this event boundary, or at the next one (`_send_part` sees to it)."""
+        self.farewell_due = True
+        boundary = self._boundary
+        if self.ended or self._complete:
+            return
+        if boundary is None or not self.started:
+            self.told_now()
+            self._disconnect()
+        elif boundary.clean and not self._sending:
+            await self._end_stream(boundary)
+
+    async def _end_stream(self, boundary: EventBoundary) -> None:
+        self.ended = True
+        self.told_now()
+        last = self._last_words
+        if last is None:
+            last = sse_farewell(self.shell.sse_event, self.retry_after_ms)
+        await self._send({"type": "http.response.body", "body": last, "more_body": False})
+        self._disconnect()
+
+    def _disconnect(self) -> None:
+        self._gone = True
+        self._interrupt_receive()
+
+    async def cut_short(self) -> None:
+        """503 where no response has started, a clean end where one is possible, then the task."""
+        if not self.ended and not self._complete:
+            if not self.started:
+                self.started = self.ended = True
+                await answer(
+                    self._send,
+                    503,
+                    "cut at the drain deadline",
+                    {"retry-after": "1", **self.close_header()},
+                )
+            elif self._boundary is not None and self._boundary.clean and not self._sending:
+                await self._end_stream(self._boundary)
+        self.ended = True
+        self._disconnect()
+        self._end_app()
+
+    def close_header(self) -> dict[str, str]:
+        """Return what a response of ours says about the connection."""
+        http_1 = self.scope.get("http_version", "1.1").startswith("1")
+        return {"connection": "close"} if http_1 else {}
+
+
+def _with_close(headers: object) -> list[tuple[bytes, bytes]]:
+    """Return `headers` with `Connection: close`, whatever the app said about the connection."""
+    kept: list[tuple[bytes, bytes]] = [
+        (name, value)
+        for name, value in headers  # type: ignore[attr-defined]
+        if name.lower() != b"connection"
+    ]
+    return [*kept, (b"connection", b"close")]
+
+
+async def answer(send: Send, status: int, text: str, headers: Mapping[str, str]) -> None:
+    """Send a whole plain-text response."""
+    body = text.encode()
+    given = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+    fixed = [
+        (b"content-type", b"text/plain; charset=utf-8"),
+        (b"content-length", str(len(body)).encode()),
+    ]
+    await send({"type": "http.response.start", "status": status, "headers": fixed + given})
+    await send({"type": "http.response.body", "body": body})

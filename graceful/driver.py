@@ -1,0 +1,314 @@
+"""The only file that waits: it walks one life through lame duck, drain and clean-up.
+
+It runs on the app's event loop, from the first reason to stop until the server can be told to
+leave. It decides nothing: when to go on is the core's timeline, whom to tell is the core's plan,
+and each wait ends early when `wake` is called (an exchange ended, a rung was climbed).
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final, Literal, Protocol
+
+import anyio
+import anyio.to_thread
+
+from .core.inflight import Exchange
+from .core.lifecycle import LifecycleCore
+from .core.phases import Phase
+from .core.records import ExchangeCut, FarewellsSent, Fault, PhaseChanged, Record
+from .loops import Loop
+from .servers import Server
+
+__all__ = ["Driver", "DriverOwner", "Hook", "HookPhase"]
+
+PATIENCE: Final = 1.0
+"""Seconds that an app gets to end a stream by itself after its farewell, before it is cancelled."""
+
+CUT_LIMIT: Final = 0.5
+"""Seconds that cut exchanges get to unwind before the process goes on without them."""
+
+HookPhase = Literal["lame_duck", "drain", "cleanup"]
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """User code that runs at one point of a stop."""
+
+    phase: HookPhase
+    run: Callable[[], object]
+    """Sync (run in a thread) or async, without arguments."""
+    timeout: float | None = None
+    """Seconds; None = whatever its phase has left."""
+
+    @property
+    def name(self) -> str:
+        """How logs call it."""
+        return getattr(self.run, "__qualname__", repr(self.run))
+
+
+class DriverOwner(Protocol):
+    """What the driver needs of the process that it drives."""
+
+    core: LifecycleCore
+    server: Server
+    hooks: list[Hook]
+
+    def clock(self) -> float: ...
+
+    def publish(self, record: Record | None) -> None: ...
+
+    def move(self, step: Callable[[float], PhaseChanged | None]) -> None:
+        """Take one step of the core under the owner's lock and publish what came of it."""
+        ...
+
+
+class Driver:
+    """Walks one life to its end. `drain` may be awaited by several callers; it runs once."""
+
+    def __init__(self, owner: DriverOwner, loop: Loop) -> None:
+        self._owner = owner
+        self._core = owner.core
+        self._loop = loop
+        self._wake = anyio.Event()
+        self._running = False
+        self._drained = anyio.Event()
+        self._cleaned = False
+
+    # -- waking --------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """End the current wait; from any thread."""
+        if self._loop.is_current():
+            self._wake.set()
+        else:
+            self._loop.soon(lambda: self._wake.set())
+
+    async def _pause(self, until: float) -> None:
+        """Wait for `wake` or until `until` on the owner's clock."""
+        with anyio.move_on_after(max(0.0, until - self._owner.clock())):
+            await self._wake.wait()
+        self._wake = anyio.Event()
+
+    # -- the choreography ----------------------------------------------------------------
+
+    async def stop_and_leave(self) -> None:
+        """After a signal: the whole choreography, then the server's own shutdown."""
+        await self.drain()
+        self._owner.server.leave()
+
+    async def drain(self) -> None:
+        """Return when nothing is in flight any more or the drain deadline has passed."""
+        if self._running:
+            await self._drained.wait()
+            return
+        self._running = True
+        self._core.tracker.on_end = self.wake
+        try:
+            await self._serve_delay()
+            if self._core.phase is Phase.DRAINING:
+                await self._empty()
+        finally:
+            self._core.tracker.on_end = None
+            self._drained.set()
+
+    async def _serve_delay(self) -> None:
+        core = self._core
+        if core.phase is not Phase.LAME_DUCK:
+            return
+        self._start_hooks("lame_duck", lambda: core.timeline.delay_ends if core.timeline else 0.0)
+        while core.phase is Phase.LAME_DUCK and core.timeline is not None:
+            if self._owner.clock() >= core.timeline.delay_ends:
+                self._owner.move(core.delay_over)
+                return
+            await self._pause(core.timeline.delay_ends)
+
+    async def _empty(self) -> None:
+        """DRAINING: stop accepting, tell the streams, let the rest finish, cut what is left."""
+        core, server = self._core, self._owner.server
+        self._start_hooks("drain", self._deadline)
+        round_ = _Drain(self, server)
+        if server.shares_listener:
+            # The socket goes on listening in the parent or a sibling whatever this process does;
+            # to stop accepting early would only leave clients hanging in the backlog.
+            await round_.until_old_work_is_done()
+            await server.stop_accepting()
+        else:
+            await server.stop_accepting()
+        await round_.until_idle()
+        if len(core.tracker):
+            await self._cut()
+
+    def _deadline(self) -> float:
+        timeline = self._core.timeline
+        return timeline.drain_deadline if timeline else 0.0
+
+    async def _cut(self) -> None:
+        core, now = self._core, self._owner.clock()
+        stragglers = core.stragglers(now, stacks=True)
+        core.tally.cut += [s for s in stragglers if s.kind != "hold"]
+        core.tally.holds += [s.name for s in stragglers if s.kind == "hold"]
+        self._owner.publish(ExchangeCut(tuple(stragglers), self._after()))
+        for exchange in tuple(core.tracker.live):
+            exchange.cut = True
+            exchange.start_cut(self._failed_farewell)
+        give_up = now + CUT_LIMIT
+        while core.tracker.live and self._owner.clock() < give_up:
+            await self._pause(give_up)
+
+    def _after(self) -> float:
+        timeline = self._core.timeline
+        return self._owner.clock() - timeline.signalled if timeline else 0.0
+
+    def _failed_farewell(self, exchange: Exchange, error: Exception) -> None:
+        self._core.tally.farewells_failed += 1
+        self._owner.publish(Fault(f"farewell to a {exchange.kind}", _brief(error)))
+
+    # -- hooks ---------------------------------------------------------------------------
+
+    def _start_hooks(self, phase: HookPhase, deadline: Callable[[], float]) -> None:
+        """Run the hooks of `phase` beside the drain, in order."""
+        hooks = [hook for hook in self._owner.hooks if hook.phase == phase]
+        if hooks:
+            self._loop.spawn(lambda: self._run_hooks(hooks, deadline))
+
+    async def clean_up(self) -> None:
+        """Run the clean-up hooks, in order, once, within the clean-up budget."""
+        if self._cleaned:
+            return
+        self._cleaned = True
+        timeline = self._core.timeline
+        ends = timeline.cleanup_deadline if timeline else self._owner.clock()
+        # A drain that ended early leaves clean-up its own time, not the rest of the drain's.
+        ends = min(ends, self._owner.clock() + self._core.settings.cleanup_timeout)
+        hooks = [hook for hook in self._owner.hooks if hook.phase == "cleanup"]
+        await self._run_hooks(hooks, lambda: ends)
+
+    async def _run_hooks(self, hooks: list[Hook], deadline: Callable[[], float]) -> None:
+        for hook in hooks:
+            left = max(0.0, deadline() - self._owner.clock())
+            limit = left if hook.timeout is None else min(left, hook.timeout)
+            try:
+                with anyio.fail_after(limit):
+                    await call(hook.run)
+            except TimeoutError:
+                error = f"took longer than its {limit:.3g} s; the stop goes on without it"
+                self._owner.publish(Fault(f"on_{hook.phase} hook {hook.name}", error))
+            except Exception as error:
+                self._owner.publish(Fault(f"on_{hook.phase} hook {hook.name}", _brief(error)))
+
+
+class _Drain:
+    """One drain: farewells, linger and work in flight side by side."""
+
+    def __init__(self, driver: Driver, server: Server) -> None:
+        self._driver = driver
+        self._owner = driver._owner
+        self._core = driver._core
+        self._server = server
+        start = self._owner.clock()
+        self._old = tuple(self._core.tracker.live)
+        plan = self._core.farewells()
+        self._to_tell = [(start + offset, exchange) for offset, exchange in reversed(plan)]
+        self._planned = len(plan)
+        self._last_farewell = start
+        self._cancelled = not plan
+        self._accepted_until: float | None = None
+
+    async def until_old_work_is_done(self) -> None:
+        """Return when what was in flight at the start is over, with time left for the linger."""
+        core, settings = self._core, self._core.settings
+        while True:
+            now = self._owner.clock()
+            latest = self._driver._deadline() - settings.linger - CUT_LIMIT
+            self._tell_due(now)
+            if now >= latest or not (self._to_tell or self._alive(self._old)):
+                return
+            await self._driver._pause(min(latest, self._next_step()))
+            if core.rung >= 3:
+                return
+
+    async def until_idle(self) -> None:
+        """Return when nothing is in flight and the linger is over, or the deadline has passed."""
+        self._accepted_until = self._owner.clock()
+        while True:
+            now = self._owner.clock()
+            deadline = self._driver._deadline()
+            self._tell_due(now)
+            if now >= deadline:
+                return
+            if not self._to_tell and not len(self._core.tracker) and now >= self._lingers_until():
+                return
+            await self._driver._pause(min(deadline, self._next_step()))
+
+    def _alive(self, exchanges: tuple[Exchange, ...]) -> bool:
+        live = self._core.tracker.live
+        return any(exchange in live for exchange in exchanges) or bool(self._core.tracker.holds)
+
+    def _lingers_until(self) -> float:
+        """Nobody can send a request any more once the last connection is gone."""
+        assert self._accepted_until is not None
+        if not self._server.has_connections():
+            return self._accepted_until
+        return self._accepted_until + self._core.settings.linger
+
+    def _next_step(self) -> float:
+        now, steps = self._owner.clock(), [float("inf")]
+        if self._to_tell:
+            steps.append(self._to_tell[-1][0])
+        elif not self._cancelled:
+            steps.append(self._last_farewell + PATIENCE)
+        if self._accepted_until is not None and (ends := self._lingers_until()) > now:
+            steps.append(ends)
+        return min(steps)
+
+    def _tell_due(self, now: float) -> None:
+        """Send the farewells whose time has come; cancel apps that have overslept theirs."""
+        hurried = self._core.rung >= 3
+        while self._to_tell and (hurried or self._to_tell[-1][0] <= now):
+            exchange = self._to_tell.pop()[1]
+            self._last_farewell = now
+            if exchange in self._core.tracker.live:
+                exchange.start_farewell(self._driver._failed_farewell)
+            if not self._to_tell:
+                self._say_all_told()
+        if not self._to_tell and not self._cancelled and now >= self._last_farewell + PATIENCE:
+            self._cancelled = True
+            for exchange in tuple(self._core.tracker.live):
+                if exchange.told:
+                    exchange.end_app()
+
+    def _say_all_told(self) -> None:
+        finishing = sum(s.policy == "finish" for s in self._core.tracker.streams())
+        failed = self._core.tally.farewells_failed
+        self._owner.publish(
+            FarewellsSent(
+                told=self._planned - failed,
+                left_to_finish=finishing,
+                failed=failed,
+                window=self._core.window,
+                after=self._driver._after(),
+            )
+        )
+
+
+async def call(function: Callable[..., object], *arguments: object) -> object:
+    """Call user code that may be sync or async; sync code runs in a thread that can be left."""
+    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        getattr(function, "__call__", None)  # noqa: B004 - asks how it is defined, not whether
+    ):
+        result: object = function(*arguments)
+    else:
+        result = await anyio.to_thread.run_sync(
+            lambda: function(*arguments), abandon_on_cancel=True
+        )
+    if inspect.isawaitable(result):
+        awaitable: Awaitable[object] = result
+        return await awaitable
+    return result
+
+
+def _brief(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,447 @@
+"""The edge of the process: one `Lifecycle` owns the clock, the lock, signals, driver and observers.
+
+It joins the pure core to the world and decides nothing that the core could. Shells register with
+`join`/`leave`; a life begins with the first app that joins and ends when the last one leaves, and
+then nothing is left behind: no handler, no thread, no alarm.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import anyio
+
+from .backstop import Backstop
+from .core.budget import Settings, SettingsError, check
+from .core.inflight import Hold, Tracker
+from .core.lifecycle import Cause, LifecycleCore
+from .core.phases import Phase
+from .core.records import BudgetShort, DrainReport, Notice, PhaseChanged, Record, Started
+from .driver import Driver, Hook, HookPhase
+from .loops import Loop, current_loop
+from .observers import Broadcast, LogObserver, Observer, render_plain
+from .servers import PlainServer, Server, detect
+from .settings import for_development
+from .signals import HANDLED, SignalTrap, in_main_thread
+from .watchdog import Watchdog
+
+__all__ = ["Lifecycle", "Member", "current"]
+
+
+@dataclass(eq=False, slots=True)
+class Member:
+    """One wrapped app that takes part in the life of its process."""
+
+    name: str
+    settings: Settings
+    loop: Loop
+    lifespan: bool
+    """It will say when it is over; otherwise it is over when its loop is."""
+
+
+class Lifecycle:
+    """The life of this process: `graceful.current()` finds it.
+
+    Methods may be called from any thread unless they are `async`; those belong on an app's loop.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        self.clock = clock
+        self._draw = draw
+        self._lock = threading.RLock()
+        self._members: list[Member] = []
+        self._broadcast = Broadcast([LogObserver()])
+        self._waiting: list[tuple[Loop, anyio.Event]] = []
+        self._own_hooks: list[Hook] = []
+        self._reset(Settings())
+
+    def _reset(self, settings: Settings) -> None:
+        """Begin a fresh life in memory; nothing outside is touched."""
+        self.core = LifecycleCore(settings, self._draw)
+        self.server: Server = PlainServer(self._pass_signal_on)
+        self.loop: Loop | None = None
+        self.hooks: list[Hook] = list(self._own_hooks)
+        self._driver: Driver | None = None
+        self._driving = False
+        self._trap: SignalTrap | None = None
+        self._watchdog: Watchdog | None = None
+        self._backstop: Backstop | None = None
+        self._loud = False
+        self._finished = False
+
+    # -- what code of the user's may call ---------------------------------------------------
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force."""
+        return self.core.settings
+
+    @property
+    def phase(self) -> Phase:
+        """Where the process is in its life."""
+        return self.core.phase
+
+    @property
+    def tracker(self) -> Tracker:
+        """What is in flight."""
+        return self.core.tracker
+
+    def terminate(self, cause: str = "lifecycle.terminate()") -> None:
+        """Stop as on SIGTERM: lame duck, drain, leave. A second call skips the delay, a third cuts.
+
+        Never arms the watchdog: a program that embeds a server is not ours to kill.
+        """
+        self._climb(min(self.core.rung + 1, 3), Cause(cause))
+
+    def lame_duck(self) -> None:
+        """Take this process out of rotation until `recover` or a signal. For code; no endpoint."""
+        self._loud = True
+        self.move(self.core.lame_duck)
+
+    def recover(self) -> None:
+        """Put this process back into rotation after `lame_duck`.
+
+        Raises:
+            RuntimeError: a signal has asked this process to stop, or it is not in lame duck.
+        """
+        self.move(self.core.recover)
+
+    def draining(self) -> bool:
+        """Whether the drain has begun: long work should come to an end."""
+        return self.core.traits.stopping
+
+    def remaining(self) -> float:
+        """Return the seconds left for work, infinite until the process is told to stop."""
+        return self.core.remaining(self.clock())
+
+    async def wait_draining(self) -> None:
+        """Return when the drain begins."""
+        waiter = (current_loop(), anyio.Event())
+        self._waiting.append(waiter)
+        try:
+            if not self.draining():
+                await waiter[1].wait()
+        finally:
+            self._waiting.remove(waiter)
+
+    def add_hook(
+        self, phase: HookPhase, hook: Callable[[], object], *, timeout: float | None = None
+    ) -> None:
+        """Run `hook` (sync or async, no arguments) at `phase` of each stop, in order of addition.
+
+        Args:
+            timeout: seconds; None = what the phase has left. Never runs past the budget.
+        """
+        entry = Hook(phase, hook, timeout)
+        self._own_hooks.append(entry)
+        self.hooks.append(entry)
+
+    def observe(self, observer: Observer) -> Callable[[], None]:
+        """Tell `observer` of each record from now on; call the result to end that."""
+        self._broadcast.add(observer)
+        return lambda: self._broadcast.remove(observer)
+
+    # -- joining and leaving ----------------------------------------------------------------
+
+    def join(self, member: Member) -> None:
+        """An app begins to take part. The first one begins a life.
+
+        Raises:
+            SettingsError: another app of this process has settings that contradict.
+        """
+        with self._lock:
+            self._members = [m for m in self._members if m.lifespan or m.loop.is_alive()]
+            if self._members:
+                self._agree(member)
+            elif self.core.phase is not Phase.STARTING or self.core.settings != member.settings:
+                self._release()
+                self._reset(member.settings)
+            self._members.append(member)
+            if self.loop is None:
+                self.loop = member.loop
+                self._attach(member)
+
+    def _agree(self, member: Member) -> None:
+        other = self._members[0]
+        names = member.settings.differences(other.settings)
+        if names:
+            values = "; ".join(
+                f"{n} is {getattr(other.settings, n)!r} in {other.name} "
+                f"and {getattr(member.settings, n)!r} in {member.name}"
+                for n in names
+            )
+            raise SettingsError(
+                f"two apps of one process share one stop, but {values}; give both the same settings"
+            )
+
+    def _attach(self, member: Member) -> None:
+        """Find the server and take the signals, where there are any to take."""
+        main = in_main_thread()
+        handler = signal.getsignal(signal.SIGTERM) if main else None
+        server = detect(handler)
+        if server is not None:
+            self._adopt(server)
+        self._loud = server is not None or (main and callable(handler))
+        if main and (self._loud or (member.lifespan and handler is signal.SIG_DFL)):
+            self._take_signals(HANDLED if self._loud else (signal.SIGTERM,))
+        elif server is not None and not main:
+            self.publish(
+                Notice(
+                    f"{server.name} runs outside the main thread, where no signal arrives; "
+                    "call graceful.current().terminate() to stop it gracefully"
+                )
+            )
+
+    def _adopt(self, server: Server) -> None:
+        self.server = server
+        findings = check(self.core.settings, server.limits())
+        for finding in findings:
+            if finding.severity == "error":
+                raise SettingsError(finding.text)
+            self.publish(Notice(finding.text))
+        if server.development:
+            self.core.settings = for_development(self.core.settings, f"{server.name} --reload")
+        server.attach(self)
+
+    def _take_signals(self, signals: tuple[signal.Signals, ...]) -> None:
+        self._trap = SignalTrap(self._on_signal, self.clock)
+        self._trap.install(signals)
+        self._watchdog = Watchdog(self._log_last_report, self._plain_last_report)
+        settings = self.core.settings
+        self._backstop = Backstop(
+            settings.grace_period - settings.pre_stop - settings.exit_margin / 2
+        )
+        self._backstop.install()
+
+    def started(self) -> None:
+        """An app is ready to serve."""
+        with self._lock:
+            if self.core.phase is not Phase.STARTING:
+                return
+        self.move(self.core.started)
+        if self._loud and self.core.phase is Phase.SERVING:
+            settings = self.core.settings
+            self._broadcast.publish(
+                Started(settings.values(), dict(settings.sources), self.server.name)
+            )
+
+    def leave(self, member: Member) -> None:
+        """An app takes part no more. The last one ends the life."""
+        with self._lock:
+            if member in self._members:
+                self._members.remove(member)
+            last = not self._members
+        if last:
+            self.finish()
+            self._release()
+
+    def is_last(self, member: Member) -> bool:
+        """Whether no other app of this process is alive."""
+        return all(m is member for m in self._members if m.lifespan or m.loop.is_alive())
+
+    def _release(self) -> None:
+        """Give back what this life took from the process."""
+        backstop, self._backstop = self._backstop, None
+        trap, self._trap = self._trap, None
+        if trap is not None and not in_main_thread():
+            self._trap, self._backstop = trap, backstop  # only the main thread can give them back
+        elif trap is not None:
+            if backstop is not None:
+                backstop.uninstall()
+            trap.restore()
+        self.server.detach()
+        self.loop = None
+
+    # -- moving -----------------------------------------------------------------------------
+
+    def move(self, step: Callable[[float], PhaseChanged | None]) -> None:
+        """Take one step of the core, wake who waits for it, and tell the observers."""
+        with self._lock:
+            changed = step(self.clock())
+        if changed is not None:
+            self._wake_waiters()
+            self.publish(changed)
+
+    def _climb(self, rung: int, cause: Cause) -> None:
+        with self._lock:
+            climbed = self.core.climb_to(rung, cause, self.clock())
+        if climbed is not None:
+            self._loud = True
+            self._drive()
+            self._wake_waiters()
+            self.publish(climbed[0])
+            self.publish(climbed[1])
+
+    def _on_signal(self, number: signal.Signals, at: float) -> None:
+        """In the signal thread: flip, arm the end, wake the loop, and only then log."""
+        hurry = number is signal.SIGINT and _on_terminal()
+        with self._lock:
+            held = self._backstop.disarm() if self._backstop else 0.0
+            climbed = self.core.climb(
+                number.name, at - held, managed=self.server.managed, hurry=hurry
+            )
+            if climbed is None:
+                return
+            timeline, watchdog = self.core.timeline, self._watchdog
+        if watchdog is not None and timeline is not None:
+            watchdog.arm(timeline.exits_at, self.core.settings.exit_margin)
+        self._loud = True
+        self._drive()
+        self._wake_waiters()
+        self.publish(climbed[0])
+        self.publish(climbed[1])
+
+    def _drive(self) -> None:
+        """Have the driver run on the app's loop, or wake it when it does already."""
+        loop = self.loop
+        if loop is None:
+            return
+
+        def start_or_wake() -> None:
+            driver = self._own_driver(loop)
+            if self._driving:
+                driver.wake()
+            else:
+                self._driving = True
+                loop.spawn(driver.stop_and_leave)
+
+        loop.soon(start_or_wake)
+
+    def _own_driver(self, loop: Loop) -> Driver:
+        if self._driver is None:
+            self._driver = Driver(self, loop)
+        return self._driver
+
+    def _wake_waiters(self) -> None:
+        if not self.draining():
+            return
+        for loop, event in tuple(self._waiting):
+            loop.soon(event.set)
+
+    def _pass_signal_on(self) -> None:
+        """Let the handler that was there before ours do what it does."""
+        trap = self._trap
+        if trap is None or not in_main_thread():
+            return
+        previous = trap.previous.get(signal.SIGTERM)
+        if callable(previous):
+            previous(signal.SIGTERM, None)
+        elif previous is signal.SIG_DFL:
+            self.finish()
+            self._release()
+            signal.raise_signal(signal.SIGTERM)
+
+    # -- the server stops ---------------------------------------------------------------------
+
+    async def stop(self, cause: str) -> None:
+        """The server has begun to stop by itself: drain without a delay, return when drained."""
+        self._loud = self._loud or len(self.tracker) > 0
+        self.move(lambda now: self.core.shutdown(cause, now))
+        if self.loop is None:
+            return
+        driver = self._own_driver(self.loop)
+        self._driving = True
+        driver.wake()
+        await driver.drain()
+
+    async def clean_up(self) -> None:
+        """Everything is drained: move to CLOSING and run the clean-up hooks."""
+        if self.core.phase is Phase.DRAINING:
+            self.move(self.core.drained)
+        if self.loop is not None and self.core.phase is Phase.CLOSING:
+            await self._own_driver(self.loop).clean_up()
+
+    async def server_gone(self) -> int:
+        """The server has finished its own shutdown; an app without lifespan ends here too."""
+        await self.clean_up()
+        self.finish()
+        asked = self.core.cause is not None and self.core.cause.signal
+        return self.core.report(self.clock()).exit_status if asked else 0
+
+    def drain_left(self) -> float:
+        """Return the seconds until the drain deadline; a moment more once it has passed."""
+        return max(0.1, self.remaining())
+
+    def finish(self) -> None:
+        """The end of a life: CLOSING ► STOPPED and the drain report, once."""
+        with self._lock:
+            if self._finished:
+                return
+            self._finished = True
+        if self.core.phase is Phase.DRAINING:
+            self.move(self.core.drained)
+        if self.core.phase in (Phase.CLOSING, Phase.STARTING):
+            self.move(self.core.closed)
+        report = self.core.report(self.clock())
+        if self.core.cause is not None:
+            self.publish(report)
+        if self._watchdog is not None:
+            self._watchdog.stand_down(clean=report.clean)
+
+    # -- telling ------------------------------------------------------------------------------
+
+    def publish(self, record: Record | None) -> None:
+        """Tell the observers; a life that begins and ends with nothing to say is silent."""
+        if record is None:
+            return
+        if self._loud or not isinstance(record, PhaseChanged | DrainReport):
+            self._broadcast.publish(record)
+
+    def check_budget(self) -> None:
+        """Say once while serving that requests here outlast the drain."""
+        p99 = self.core.budget_is_short()
+        if p99 is not None:
+            total = self.tracker.latency.total
+            self.publish(BudgetShort(p99, self.core.settings.drain, total))
+
+    def hold(self, name: str) -> Hold:
+        """Keep the process for background work until `release`, at most to the drain deadline."""
+        hold = Hold(name, self.clock())
+        self.tracker.hold(hold)
+        return hold
+
+    def release(self, hold: Hold) -> None:
+        """End what `hold` began."""
+        self.tracker.release(hold)
+
+    def _log_last_report(self) -> None:
+        self._broadcast.publish(self._last_report())
+
+    def _plain_last_report(self) -> str:
+        return render_plain(self._last_report())
+
+    def _last_report(self) -> Record:
+        now = self.clock()
+        alive = self.core.stragglers(now, stacks=True)
+        named = {(s.kind, s.name, s.client) for s in alive}
+        tally = self.core.tally
+        tally.cut = alive + [s for s in tally.cut if (s.kind, s.name, s.client) not in named]
+        return self.core.report(now, by_watchdog=True)
+
+
+def _on_terminal() -> bool:
+    """Whether a person at a terminal may have pressed Ctrl-C."""
+    streams = (sys.__stdin__, sys.__stderr__)
+    try:
+        return any(stream is not None and stream.isatty() for stream in streams)
+    except ValueError:
+        return False
+
+
+_process = Lifecycle()
+
+
+def current() -> Lifecycle:
+    """Return the lifecycle of this process."""
+    return _process

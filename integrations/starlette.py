@@ -1,0 +1,27 @@
+"""Starlette and FastAPI: `app.add_middleware(GracefulMiddleware, ...)`, with nothing else to do.
+
+Starlette runs user middleware inside its ServerErrorMiddleware, which passes on what it does not
+catch; the settings error of a constructor inside the lifespan call is kept and answered as
+`lifespan.startup.failed` by the ASGI shell.
+"""
+
+from __future__ import annotations
+
+from starlette.requests import HTTPConnection
+
+from graceful._asgi_exchange import AsgiExchange
+from graceful.asgi import GracefulMiddleware
+
+__all__ = ["GracefulMiddleware", "exchange_of"]
+
+
+def exchange_of(connection: HTTPConnection) -> AsgiExchange:
+    """Return the exchange of a request or WebSocket (`request.state.graceful`, but typed).
+
+    Raises:
+        LookupError: the app is not wrapped in GracefulMiddleware.
+    """
+    exchange = connection.scope.get("graceful")
+    if not isinstance(exchange, AsgiExchange):
+        raise LookupError("this app is not wrapped: app.add_middleware(GracefulMiddleware)")
+    return exchange

@@ -1,0 +1,126 @@
+"""uvicorn: found behind its own signal handler, stopped through its public `should_exit`.
+
+Public names used: `uvicorn.Server` with `config`, `servers`, `server_state.connections`,
+`should_exit` and `shutdown`; `Config.timeout_graceful_shutdown`, `should_reload`, `lifespan`.
+Tested with uvicorn 0.54.
+
+How it fits together
+- SIGTERM sets nothing of uvicorn's: its `should_exit` would close every idle connection and
+  WebSocket in one instant. The lifecycle serves the delay, drains, and then `leave` sets it.
+- `Server.shutdown` is replaced on the instance, so that a stop that uvicorn begins by itself
+  (`limit_max_requests`, `should_exit = True`) drains first, and so that the exit status is ours.
+- The exit status is 0 or 70, for the signal is not replayed: uvicorn alone ends with -15 after a
+  clean drain.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import select
+from collections.abc import Iterator, Sequence
+from socket import socket
+from types import CoroutineType, FrameType
+from typing import Any
+
+import uvicorn
+from uvicorn.server import Server
+
+from graceful.core.budget import ServerLimit
+from graceful.servers import ServerOwner
+from graceful.signals import Handler
+
+__all__ = ["UvicornServer", "detect"]
+
+EMPTY_PASSES = 100
+"""Turns of the event loop in which the accept queue must have been emptied."""
+
+
+def detect(handler: Handler) -> UvicornServer | None:
+    """Return the uvicorn server that runs the caller's event loop, if one does.
+
+    Args:
+        handler: what SIGTERM calls: uvicorn's is a bound method of the server. A server in a
+            thread has no handler and is found in the tasks of the loop instead.
+    """
+    server = getattr(handler, "__self__", None)
+    if not isinstance(server, Server):
+        server = next(_servers_of_loop(), None)
+    return UvicornServer(server) if server is not None else None
+
+
+def _servers_of_loop() -> Iterator[Server]:
+    """Yield the servers whose `serve` is being awaited on this loop."""
+    try:
+        tasks = asyncio.all_tasks()
+    except RuntimeError:  # trio
+        return
+    for task in tasks:
+        coroutine: object = task.get_coro()
+        while isinstance(coroutine, CoroutineType):
+            frame: FrameType | None = coroutine.cr_frame
+            if frame is not None and frame.f_code is Server.serve.__code__:
+                yield frame.f_locals["self"]
+            coroutine = coroutine.cr_await
+
+
+class UvicornServer:
+    """One `uvicorn.Server`, as the lifecycle sees it."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._config = server.config
+        self._timeout = server.config.timeout_graceful_shutdown
+        self.name = f"uvicorn {uvicorn.__version__}"
+        parent = multiprocessing.parent_process() is not None
+        self.development = bool(self._config.should_reload)
+        self.managed = parent
+        self.shares_listener = parent
+        self.needs_lifespan = self._config.lifespan == "on"
+
+    def limits(self) -> Sequence[ServerLimit]:
+        name = "uvicorn --timeout-graceful-shutdown"
+        return (ServerLimit(name, self._timeout, "after_drain"),)
+
+    def attach(self, owner: ServerOwner) -> None:
+        original = self._server.shutdown
+
+        async def shutdown(sockets: list[socket] | None = None) -> None:
+            await owner.stop("uvicorn is shutting down")
+            # What is left now is flushing; uvicorn alone would wait for a stuck task for ever and
+            # never get to lifespan.shutdown.
+            left: Any = min(self._timeout or float("inf"), owner.drain_left())
+            self._config.timeout_graceful_shutdown = left
+            await original(sockets=sockets)
+            self._config.timeout_graceful_shutdown = self._timeout
+            status = await owner.server_gone()
+            if status:
+                raise SystemExit(status)
+
+        self._server.shutdown = shutdown  # type: ignore[method-assign]
+
+    def detach(self) -> None:
+        vars(self._server).pop("shutdown", None)
+
+    async def stop_accepting(self) -> None:
+        """Close the listeners once nothing waits in their accept queue.
+
+        The loop accepts in each turn whatever has queued up, so a turn after which no listener is
+        readable has emptied it; the close follows in the same step.
+        """
+        listeners = [s for server in getattr(self._server, "servers", ()) for s in server.sockets]
+        poll = select.poll()
+        for listener in listeners:
+            poll.register(listener.fileno(), select.POLLIN)
+        for _ in range(EMPTY_PASSES):
+            await asyncio.sleep(0)
+            if not poll.poll(0):
+                break
+        for server in getattr(self._server, "servers", ()):
+            server.close()
+
+    def has_connections(self) -> bool:
+        return bool(self._server.server_state.connections)
+
+    def leave(self) -> None:
+        self._server.should_exit = True
