@@ -155,8 +155,6 @@ class AsgiExchange(Exchange):
 
     def _frames(self) -> list[FrameType]:
         thread = thread_working_for(lambda context: context.get(exchange_var) is self)
-        if thread is not None:
-            return thread
         coroutine = self.task.get_coro() if self.task is not None else None
         frames = await_chain(coroutine)
         if getattr(coroutine, "cr_running", False):
@@ -165,7 +163,7 @@ class AsgiExchange(Exchange):
                 running = frames_of(top)
                 if frames and frames[0] in running:
                     return running[running.index(frames[0]) :]
-        return frames
+        return frames + thread
 
 
 def frames_of(top: FrameType | None) -> list[FrameType]:

@@ -138,6 +138,7 @@ class Driver:
         else:
             await server.stop_accepting()
         await round_.until_idle()
+        round_.say_told()
         if len(core.tracker):
             await self._cut()
 
@@ -212,7 +213,7 @@ class _Drain:
         self._old = tuple(self._core.tracker.live)
         plan = self._core.farewells()
         self._to_tell = [(start + offset, exchange) for offset, exchange in reversed(plan)]
-        self._planned = len(plan)
+        self._asked: list[Exchange] = []
         self._last_farewell = start
         self._cancelled = not plan
         self._accepted_until: float | None = None
@@ -271,27 +272,31 @@ class _Drain:
             exchange = self._to_tell.pop()[1]
             self._last_farewell = now
             if exchange in self._core.tracker.live:
+                self._asked.append(exchange)
                 exchange.start_farewell(self._driver._failed_farewell)
-            if not self._to_tell:
-                self._say_all_told()
         if not self._to_tell and not self._cancelled and now >= self._last_farewell + PATIENCE:
-            self._cancelled = True
-            for exchange in tuple(self._core.tracker.live):
-                if exchange.told:
-                    exchange.end_app()
+            self._end_told()
 
-    def _say_all_told(self) -> None:
-        finishing = sum(s.policy == "finish" for s in self._core.tracker.streams())
-        failed = self._core.tally.farewells_failed
-        self._owner.publish(
-            FarewellsSent(
-                told=self._planned - failed,
-                left_to_finish=finishing,
-                failed=failed,
-                window=self._core.window,
-                after=self._driver._after(),
+    def _end_told(self) -> None:
+        """Cancel the apps that still work for a stream whose farewell was due a while ago."""
+        self._cancelled = True
+        for exchange in self._asked:
+            if exchange in self._core.tracker.live:
+                exchange.end_app()
+
+    def say_told(self) -> None:
+        """Tell the observers how many streams were told; one record, not one for each."""
+        tally = self._core.tally
+        if self._asked or tally.streams_left_to_finish:
+            self._owner.publish(
+                FarewellsSent(
+                    told=tally.told,
+                    left_to_finish=tally.streams_left_to_finish,
+                    failed=tally.farewells_failed,
+                    window=self._core.window,
+                    after=self._driver._after(),
+                )
             )
-        )
 
 
 async def call(function: Callable[..., object], *arguments: object) -> object:

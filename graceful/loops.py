@@ -171,8 +171,8 @@ def await_chain(coroutine: object) -> list[FrameType]:
     return frames
 
 
-def thread_working_for(wanted: Callable[[Context], bool]) -> list[FrameType] | None:
-    """Return the stack of the thread that runs sync code in a context that is `wanted`.
+def thread_working_for(wanted: Callable[[Context], bool]) -> list[FrameType]:
+    """Return the stack of the thread that runs sync code in a context that is `wanted`, or [].
 
     Worker threads of anyio and of `asyncio.to_thread` keep the caller's context in a local variable
     of their loop; nothing public leads from a request to the thread that serves it.
@@ -185,8 +185,8 @@ def thread_working_for(wanted: Callable[[Context], bool]) -> list[FrameType] | N
             frame = frame.f_back
         for index, candidate in enumerate(frames):
             if candidate.f_code.co_name == "run" and any(map(wanted, _contexts(candidate))):
-                return frames[:index][::-1]
-    return None
+                return frames[: index + 1][::-1]
+    return []
 
 
 def _contexts(frame: FrameType) -> list[Context]:

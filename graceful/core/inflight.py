@@ -11,10 +11,12 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Final, Literal
 
-__all__ = ["Exchange", "Hold", "Kind", "LatencyHistogram", "Policy", "Tracker"]
+__all__ = ["Exchange", "Failed", "Hold", "Kind", "LatencyHistogram", "Policy", "Tracker"]
 
 Kind = Literal["http", "websocket", "sse", "stream", "grpc"]
 Policy = Literal["reconnect", "finish"]
+Failed = Callable[["Exchange", Exception], None]
+"""Told of a farewell or cut that went wrong."""
 
 
 class Exchange:
@@ -37,6 +39,15 @@ class Exchange:
     def is_stream(self) -> bool:
         """Whether this is a long-lived exchange, which says nothing about latency."""
         return self.kind != "http"
+
+    def start_farewell(self, failed: Failed) -> None:
+        """Begin to tell the client to reconnect; returns at once, from any thread."""
+
+    def start_cut(self, failed: Failed) -> None:
+        """Begin to end it by force: 503 where no response has started, then `end_app`."""
+
+    def end_app(self) -> None:
+        """Cancel what the app does for it; from any thread."""
 
     def describe(self) -> dict[str, str]:
         """Return what a report needs to name this exchange: method, path (no query), client."""

@@ -69,7 +69,7 @@ class Tally:
 
     told: int = 0
     farewells_failed: int = 0
-    streams_finished: int = 0
+    streams_left_to_finish: int = 0
     late_refused: int = 0
     cut: list[Straggler] = field(default_factory=list[Straggler])
     holds: list[str] = field(default_factory=list[str])
@@ -189,7 +189,7 @@ class LifecycleCore:
         return self._fire(Event.DELAY_OVER, now, "propagation delay served")
 
     def drained(self, now: float) -> PhaseChanged | None:
-        """Nothing is in flight any more, or what was has been cut. A second time changes nothing."""
+        """Nothing is in flight, or what was has been cut. A second time changes nothing."""
         clean = "everything in flight has finished"
         return self._fire(Event.DRAINED, now, "what was left has been cut" if self.dirty else clean)
 
@@ -323,7 +323,7 @@ class LifecycleCore:
             late_refused=self.tally.late_refused,
             told=self.tally.told,
             farewells_failed=self.tally.farewells_failed,
-            streams_finished=self.tally.streams_finished,
+            streams_left_to_finish=self.tally.streams_left_to_finish,
             last_request_after=last,
             delay_too_short=self._delay_was_too_short(last),
             p50=latency.quantile(0.5),

@@ -135,7 +135,8 @@ class DrainReport:
     late_refused: int
     told: int
     farewells_failed: int
-    streams_finished: int
+    streams_left_to_finish: int
+    """Streams whose policy is `finish`, open when the drain began."""
     last_request_after: float | None
     """Seconds from the readiness flip to the last ordinary request; None when none came."""
     delay_too_short: bool
