@@ -1,0 +1,245 @@
+"""The tracker counts what is in flight, and the histogram knows how long requests take."""
+
+from __future__ import annotations
+
+import math
+import random
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from graceful.core.inflight import Exchange, Hold, Kind, LatencyHistogram, Tracker
+
+
+def exchange(kind: Kind = "http") -> Exchange:
+    made = Exchange()
+    made.kind = kind
+    return made
+
+
+def test_an_exchange_is_in_flight_from_begin_to_end() -> None:
+    """It counts between the two, and its beginning is remembered."""
+    tracker, one = Tracker(), exchange()
+    tracker.begin(one, 10.0)
+    assert len(tracker) == 1
+    assert one.began == 10.0
+    tracker.end(one, 10.5)
+    assert len(tracker) == 0
+    assert tracker.served == 1
+    assert tracker.latency.total == 1
+
+
+def test_a_second_end_changes_nothing() -> None:
+    """An exchange that has ended is counted once, however often its shell says so."""
+    tracker, one = Tracker(), exchange()
+    ends: list[int] = []
+    tracker.on_end = lambda: ends.append(len(tracker))
+    tracker.begin(one, 0.0)
+    tracker.end(one, 1.0)
+    tracker.end(one, 2.0)
+    assert (len(tracker), tracker.served, tracker.latency.total) == (0, 1, 1)
+    assert ends == [0]
+
+
+def test_an_end_without_a_begin_changes_nothing() -> None:
+    """A request that was refused before it was tracked is not counted as served."""
+    tracker = Tracker()
+    tracker.end(exchange(), 1.0)
+    assert (len(tracker), tracker.served) == (0, 0)
+
+
+@pytest.mark.parametrize("kind", ["websocket", "sse", "stream", "grpc"])
+def test_streams_say_nothing_about_latency(kind: Kind) -> None:
+    """A stream that ends is neither served nor timed."""
+    tracker, one = Tracker(), exchange(kind)
+    tracker.begin(one, 0.0)
+    tracker.end(one, 3600.0)
+    assert (tracker.served, tracker.latency.total) == (0, 0)
+
+
+def test_a_cut_exchange_is_served_but_not_timed() -> None:
+    """How long something took that was ended by force says nothing about its latency."""
+    tracker, one = Tracker(), exchange()
+    tracker.begin(one, 0.0)
+    one.cut = True
+    tracker.end(one, 21.0)
+    assert (tracker.served, tracker.latency.total) == (1, 0)
+
+
+def test_whoever_waits_hears_of_each_end() -> None:
+    """The callback comes after the exchange has left, and not at all while nobody waits."""
+    tracker, first, second = Tracker(), exchange(), exchange("sse")
+    seen: list[int] = []
+    for each in (first, second):
+        tracker.begin(each, 0.0)
+    tracker.on_end = lambda: seen.append(len(tracker))
+    tracker.end(first, 1.0)
+    tracker.on_end = None
+    tracker.end(second, 1.0)
+    assert seen == [1]
+
+
+def test_streams_and_ordinary_exchanges_are_listed_oldest_first() -> None:
+    """Each exchange is in exactly one of the two lists, by its kind at that moment."""
+    tracker = Tracker()
+    made = [exchange(kind) for kind in ("http", "sse", "http", "websocket")]
+    for at, each in enumerate(made):
+        tracker.begin(each, float(at))
+    assert tracker.streams() == [made[1], made[3]]
+    assert list(tracker.ordinary()) == [made[0], made[2]]
+    made[0].kind = "stream"
+    assert tracker.streams() == [made[0], made[1], made[3]]
+
+
+def test_a_list_of_what_is_in_flight_survives_ends_while_it_is_walked() -> None:
+    """Cutting one exchange may end another; the walk goes on over what was there."""
+    tracker = Tracker()
+    for _ in range(3):
+        tracker.begin(exchange(), 0.0)
+    for each in tracker.ordinary():
+        tracker.end(each, 1.0)
+    assert len(tracker) == 0
+
+
+def test_a_hold_keeps_the_process_until_it_is_released() -> None:
+    """Holds count as in flight, and their release wakes whoever waits; twice is harmless."""
+    tracker, hold = Tracker(), Hold("export", 5.0)
+    woken: list[int] = []
+    tracker.hold(hold)
+    assert len(tracker) == 1
+    assert tracker.streams() == []
+    tracker.on_end = lambda: woken.append(len(tracker))
+    tracker.release(hold)
+    tracker.release(hold)
+    assert len(tracker) == 0
+    assert woken[0] == 0
+    tracker.on_end = None
+    tracker.hold(hold)
+    tracker.release(hold)
+    assert len(tracker) == 0
+
+
+def test_two_holds_of_one_name_are_two() -> None:
+    """A name is for the report; each hold has to be released."""
+    tracker, first, second = Tracker(), Hold("export", 0.0), Hold("export", 0.0)
+    tracker.hold(first)
+    tracker.hold(second)
+    tracker.release(first)
+    assert list(tracker.holds) == [second]
+
+
+def test_an_exchange_without_a_shell_has_harmless_defaults() -> None:
+    """The base class can be named, told and cut; shells override what they can do."""
+    one = Exchange()
+    assert not one.is_stream
+    assert (one.kind, one.policy, one.told, one.cut) == ("http", "reconnect", False, False)
+    assert one.describe() == {"method": "", "path": "", "client": ""}
+    assert one.stack() == ""
+    failures: list[Exception] = []
+    one.start_farewell(lambda _, error: failures.append(error))
+    one.start_cut(lambda _, error: failures.append(error))
+    one.end_app()
+    assert failures == []
+
+
+def test_an_ordinary_exchange_stores_only_what_differs() -> None:
+    """Defaults live on the class: that is what keeps the hot path cheap."""
+    tracker, one = Tracker(), Exchange()
+    tracker.begin(one, 1.0)
+    tracker.end(one, 2.0)
+    assert vars(one) == {"began": 1.0}
+
+
+# -- the histogram -----------------------------------------------------------------------
+
+
+def filled(durations: list[float]) -> LatencyHistogram:
+    histogram = LatencyHistogram()
+    for duration in durations:
+        histogram.observe(duration)
+    return histogram
+
+
+def bucket_of(duration: float) -> int:
+    return filled([duration]).counts.index(1)
+
+
+def test_an_empty_histogram_knows_nothing() -> None:
+    """No quantile of no durations."""
+    assert LatencyHistogram().quantile(0.5) is None
+    assert LatencyHistogram().total == 0
+
+
+def test_buckets_are_a_factor_of_root_two_apart() -> None:
+    """The bounds run from 1 ms upwards, two of them to each doubling."""
+    bounds = [LatencyHistogram.upper_bound(i) for i in range(42)]
+    assert bounds[0] == 0.001
+    assert bounds[2] == 0.002
+    assert bounds[20] == pytest.approx(1.024)
+    for low, high in pairwise(bounds):
+        assert high / low == pytest.approx(math.sqrt(2))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "index"),
+    [(0.0, 0), (0.000999, 0), (0.0011, 1), (0.0015, 2), (1.0, 20), (1448.0, 41), (1e9, 41)],
+)
+def test_a_duration_falls_below_the_bound_of_its_bucket(seconds: float, index: int) -> None:
+    """Nothing is lost at either end: less than a millisecond is first, hours are last."""
+    assert bucket_of(seconds) == index
+
+
+@given(st.floats(0.0, 1000.0))
+def test_a_bucket_holds_what_lies_between_its_bounds(seconds: float) -> None:
+    """The bound below is not above the duration, and the bound above is not below it."""
+    index = bucket_of(seconds)
+    slack = 1 + 1e-9
+    assert seconds <= LatencyHistogram.upper_bound(index) * slack
+    if index:
+        assert seconds * slack >= LatencyHistogram.upper_bound(index - 1)
+
+
+@pytest.mark.parametrize(
+    ("q", "expected"), [(0.0, 0.001), (0.5, 0.001 + 0.5 * (math.sqrt(2e-6) - 0.001))]
+)
+def test_a_quantile_is_linear_inside_its_bucket(q: float, expected: float) -> None:
+    """Four durations in one bucket: half of the rank is half of the way between its bounds."""
+    assert filled([0.0012] * 4).quantile(q) == pytest.approx(expected)
+
+
+def test_the_last_quantile_is_the_upper_bound() -> None:
+    """All durations stayed below the bound of the highest bucket in use."""
+    assert filled([0.0002, 0.0012]).quantile(1.0) == pytest.approx(math.sqrt(2e-6))
+
+
+def test_quantiles_pass_over_empty_buckets() -> None:
+    """99 quick requests and one slow: the median is quick, the last hundredth is slow."""
+    histogram = filled([0.010] * 99 + [8.0])
+    median, last = histogram.quantile(0.5), histogram.quantile(1.0)
+    assert median is not None
+    assert last is not None
+    assert 0.008 <= median <= 0.0115
+    assert 8.0 <= last <= 11.6
+
+
+@given(
+    durations=st.lists(st.floats(0.001, 1000.0), min_size=1, max_size=300),
+    q=st.floats(0.0, 1.0),
+)
+def test_a_quantile_is_within_a_bucket_of_the_sorted_data(durations: list[float], q: float) -> None:
+    """Against the sorted durations the estimate is off by no more than a factor of √2."""
+    estimate = filled(durations).quantile(q)
+    rank = max(1, math.ceil(q * len(durations)))
+    exact = sorted(durations)[rank - 1]
+    assert estimate is not None
+    assert exact / math.sqrt(2) * (1 - 1e-9) <= estimate <= exact * math.sqrt(2) * (1 + 1e-9)
+
+
+def test_quantiles_grow_with_their_share() -> None:
+    """A larger share of exchanges never needed less time."""
+    draw = random.Random(7)
+    histogram = filled([draw.expovariate(5) for _ in range(1000)])
+    values = [histogram.quantile(step / 100) or 0.0 for step in range(101)]
+    assert values == sorted(values)
