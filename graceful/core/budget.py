@@ -209,9 +209,9 @@ def resolve(*layers: Mapping[str, Sourced]) -> Settings:
     values = {name: _parse(_row(name, raw), raw) for name, raw in merged.items()}
     sources = MappingProxyType({name: raw.source for name, raw in merged.items()})
     settings = Settings(**values, sources=sources)
-    for finding in check(settings):
-        if finding.severity == "error":
-            raise SettingsError(finding.text)
+    errors = [finding.text for finding in check(settings) if finding.severity == "error"]
+    if errors:
+        raise SettingsError(errors[0])
     return settings
 
 
@@ -242,7 +242,7 @@ def _parse(row: Setting, raw: Sourced) -> Any:
             return _path(row, raw)
         case "port?":
             return _port(row, raw)
-        case "mode":
+        case _:  # mode
             if value in ("own", "wrap"):
                 return value
             raise _bad(row, raw, "use 'own' or 'wrap'")

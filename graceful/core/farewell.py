@@ -29,7 +29,7 @@ _EOLS: Final = (b"\n\n", b"\r\r", b"\r\n\r\n", b"\n\r\n", b"\r\r\n", b"\n\r")
 
 
 def close_reason(retry_after_ms: int) -> str:
-    """Return the reason of a WebSocket close: JSON, far below the 123 bytes that RFC 6455 allows."""
+    """Return the reason of a WebSocket close: JSON, far below RFC 6455's limit of 123 bytes."""
     return json.dumps({"retry_after_ms": retry_after_ms}, separators=(",", ":"))
 
 
@@ -57,7 +57,8 @@ def checked_event_name(name: object) -> str:
 
 def event_stream(headers: Iterable[tuple[bytes, bytes]]) -> bool:
     """Whether response `headers` (names in lower case) announce server-sent events."""
-    return any(k == b"content-type" and v.startswith(b"text/event-stream") for k, v in headers)
+    kinds = [v.lower() for k, v in headers if k == b"content-type"]
+    return any(kind.startswith(b"text/event-stream") for kind in kinds)
 
 
 def can_inject(headers: Iterable[tuple[bytes, bytes]]) -> bool:
