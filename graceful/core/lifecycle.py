@@ -307,6 +307,7 @@ class LifecycleCore:
         timeline = self.timeline or Timeline.start(self.settings, now, delay=0.0)
         flip = self._duck_since
         drain = self._drain_since
+        flip_ends = now if drain is None else drain
         last = self._last_request_after()
         latency = self.tracker.latency
         return DrainReport(
@@ -315,7 +316,7 @@ class LifecycleCore:
             seconds=now - timeline.signalled,
             grace_period=self.settings.grace_period,
             propagation_delay=self.settings.propagation_delay,
-            lame_duck_seconds=(now if drain is None else drain) - flip if flip is not None else 0.0,
+            lame_duck_seconds=max(0.0, flip_ends - flip) if flip is not None else 0.0,
             drain_seconds=now - drain if drain is not None else 0.0,
             in_flight_at_signal=self._in_flight_at_signal,
             streams_at_drain=self._streams_at_drain,
@@ -420,7 +421,8 @@ class LifecycleCore:
         return None if ends is None else max(0.0, ends - now)
 
     def _after(self, now: float) -> float:
-        return now - self.timeline.signalled if self.timeline else 0.0
+        # A signal is dated back to its arrival: it may be older than what code has begun since.
+        return max(0.0, now - self.timeline.signalled) if self.timeline else 0.0
 
 
 def _plain(text: str) -> str:

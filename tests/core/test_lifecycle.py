@@ -390,6 +390,17 @@ def test_a_signal_dated_before_the_operators_call_gets_no_longer_delay() -> None
     assert core.timeline == Timeline.start(core.settings, T)
 
 
+def test_a_signal_dated_before_what_code_has_begun_gives_no_negative_times() -> None:
+    """In a log nothing happens before the stop began, and lame duck lasted no less than 0 s."""
+    core = serving()
+    core.lame_duck(T)
+    core.climb_to(1, Cause("terminate()"), T)
+    answer = core.climb("SIGINT", T - 0.5, hurry=True)
+    assert climbed(answer).after == 0.0
+    assert core.phase is Phase.DRAINING
+    assert core.report(T).lame_duck_seconds == 0.0
+
+
 # -- retire and shutdown -------------------------------------------------------------------
 
 
