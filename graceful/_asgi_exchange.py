@@ -11,7 +11,7 @@ from typing import Any
 
 from ._asgi_types import App, Message, Receive, Scope, Send
 from .context import StreamClosed, exchange_var
-from .core.inflight import Exchange, Failed, Policy
+from .core.inflight import Exchange, Failed, Policy, Tracker
 from .core.lifecycle import LifecycleCore
 from .core.records import Record
 from .loops import Interrupt, Loop, await_chain, format_frames, thread_working_for
@@ -26,6 +26,9 @@ class Shell:
     """What the exchanges of one wrapped app have in common during one life."""
 
     core: LifecycleCore
+    tracker: Tracker
+    live: dict[Exchange, None]
+    durations: list[float]
     loop: Loop
     clock: Callable[[], float]
     publish: Callable[[Record], None]
@@ -36,7 +39,6 @@ class Shell:
 class AsgiExchange(Exchange):
     """One call of the app. Attributes default on the class: see `Exchange`."""
 
-    task: asyncio.Task[Any] | None = None
     farewell_due = False
     ended = False
     """We have ended the response or the WebSocket; the app's sends fail from here on."""
@@ -45,11 +47,15 @@ class AsgiExchange(Exchange):
     _scoped: Interrupt | None = None
     _receiving: Interrupt | None = None
 
-    def __init__(self, shell: Shell, scope: Scope, receive: Receive, send: Send) -> None:
-        self.shell = shell
-        self.scope = scope
-        self._receive = receive
-        self._send = send
+    _plain = False
+    """Nobody looks at its messages yet: the process is SERVING."""
+
+    # Set by the middleware itself, attribute by attribute: a call of `__init__` for each request
+    # would cost as much as all four.
+    shell: Shell
+    scope: Scope
+    _receive: Receive
+    _send: Send
 
     # -- for handlers --------------------------------------------------------------------
 
@@ -118,9 +124,9 @@ class AsgiExchange(Exchange):
             return
         if self._scoped is not None:
             self._scoped.fire()
-        elif self.task is not None and not self.task.done():
+        elif (task := self._task()) is not None and not task.done():
             self.cancelled = True
-            self.task.cancel("graceful: the drain is over")
+            task.cancel("graceful: the drain is over")
 
     def _interrupt_receive(self) -> None:
         """Make a pending `receive` of the app's return a disconnect."""
@@ -131,8 +137,14 @@ class AsgiExchange(Exchange):
         """Whether `error` is only the echo of what we did to the app."""
         if isinstance(error, asyncio.CancelledError):
             # A cancellation of somebody else's on top of ours must go on.
-            return self.cancelled and self.task is not None and self.task.uncancel() <= 0
+            task = asyncio.current_task()
+            return self.cancelled and task is not None and task.uncancel() <= 0
         return self.ended and _is_closed(error)
+
+    def _end(self) -> None:
+        """From here on the app's sends fail."""
+        self.ended = True
+        self._plain = False
 
     def told_now(self) -> None:
         """The farewell is on its way to the client."""
@@ -155,15 +167,39 @@ class AsgiExchange(Exchange):
 
     def _frames(self) -> list[FrameType]:
         thread = thread_working_for(lambda context: context.get(exchange_var) is self)
-        coroutine = self.task.get_coro() if self.task is not None else None
-        frames = await_chain(coroutine)
-        if getattr(coroutine, "cr_running", False):
-            # It is being executed at this moment: what it is stuck in is on its thread's stack.
-            for top in sys._current_frames().values():
-                running = frames_of(top)
-                if frames and frames[0] in running:
-                    return running[running.index(frames[0]) :]
-        return frames + thread
+        for top in sys._current_frames().values():
+            running = frames_of(top)
+            for index, frame in enumerate(running):
+                if self._is_called_by(frame):  # it is being executed at this moment
+                    return running[index:] + thread
+        task = self._task()
+        return (await_chain(task.get_coro()) if task is not None else []) + thread
+
+    def _task(self) -> asyncio.Task[Any] | None:
+        """Return the task that runs the middleware's call for this exchange.
+
+        Looked for only when it must be cancelled or named: to note it down for each request would
+        be the dearest line of the hot path.
+        """
+        tasks = self.shell.loop.tasks() if "_found" not in self.__dict__ else ()
+        for task in tasks:
+            for frame in await_chain(task.get_coro()):
+                exchange = _exchange_of(frame)
+                if exchange is not None:
+                    exchange.__dict__["_found"] = task
+        found: asyncio.Task[Any] | None = self.__dict__.get("_found")
+        return found
+
+    def _is_called_by(self, frame: FrameType) -> bool:
+        return _exchange_of(frame) is self
+
+
+def _exchange_of(frame: FrameType) -> AsgiExchange | None:
+    """Return the exchange that `frame` serves, if it is a call of the middleware."""
+    if frame.f_globals.get("__name__") != "graceful.asgi":
+        return None
+    exchange = frame.f_locals.get("exchange")
+    return exchange if isinstance(exchange, AsgiExchange) else None
 
 
 def frames_of(top: FrameType | None) -> list[FrameType]:

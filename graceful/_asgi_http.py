@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 
 from ._asgi_exchange import AsgiExchange
 from ._asgi_types import Message, Send
@@ -16,13 +16,18 @@ from .core.phases import Phase
 
 __all__ = ["HttpExchange", "answer"]
 
+SERVING = Phase.SERVING  # a global is found faster than an attribute of an enum
+
+Headers = Sequence[tuple[bytes, bytes]]
+
 _DISCONNECT = {"type": "http.disconnect"}
 
 
 class HttpExchange(AsgiExchange):
     """One request and its response; a stream as soon as the response says so."""
 
-    started = False
+    _first: Message | None = None  # how the response began
+    _last: Message | None = None  # what the app has sent last while nobody looked
     _complete = False  # the app has sent the last byte itself
     _body_read = False
     _boundary: EventBoundary | None = None  # of a stream that can be ended with a farewell
@@ -53,34 +58,37 @@ class HttpExchange(AsgiExchange):
         if boundary:
             self._boundary = EventBoundary(boundary)
             self._last_words = farewell
+            self._plain = False
 
     # -- the app's side --------------------------------------------------------------------
 
     def send(self, message: Message) -> Awaitable[None]:
+        if self._plain:
+            if self._first is None:
+                self._first = message
+            else:
+                self._last = message
+            return self._send(message)
+        return self._send_watched(message)
+
+    def _send_watched(self, message: Message) -> Awaitable[None]:
         if self.ended:
             return self._send_after_end()
-        kind = message["type"]
-        if kind == "http.response.start":
-            return self._send_start(message)
-        if self._boundary is not None and kind == "http.response.body":
+        if message["type"] == "http.response.start":
+            headers = message.get("headers", ())
+            if not isinstance(headers, list):
+                message["headers"] = headers = list(headers)  # an iterator can be read only once
+            self._first = message
+            self._recognise(message)
+            return self._send_late_start(message, headers)
+        if self._boundary is not None and message["type"] == "http.response.body":
             return self._send_part(message, self._boundary)
         return self._send(message)
 
-    def _send_start(self, message: Message) -> Awaitable[None]:
-        self.started = True
-        core = self.shell.core
-        headers = message.get("headers", ())
-        if not isinstance(headers, list | tuple):
-            message["headers"] = headers = list(headers)  # an iterator can be read only once
-        for name, value in headers:
-            if name == b"content-type":
-                if value.startswith(b"text/event-stream"):
-                    self._become_event_stream(message, headers)
-                break
-        if core.phase is Phase.SERVING:
-            return self._send(message)
+    def _send_late_start(self, message: Message, headers: Headers) -> Awaitable[None]:
         if self._says_close():
             message = {**message, "headers": _with_close(headers)}
+        core = self.shell.core
         if self.kind == "sse" and not core.admits_streams and self.policy == "reconnect":
             return self._turn_away(message)
         return self._send(message)
@@ -89,15 +97,36 @@ class HttpExchange(AsgiExchange):
         http_1 = self.scope.get("http_version", "1.1").startswith("1")
         return http_1 and self.shell.core.closes_connection(self.shell.clock())
 
-    def _become_event_stream(
-        self, start: Message, headers: list[tuple[bytes, bytes]] | tuple[tuple[bytes, bytes], ...]
-    ) -> None:
-        if not event_stream(headers) or self.scope.get("method") == "HEAD":
+    # -- what kind of exchange this is: found out when somebody asks ----------------------------
+
+    @property
+    def started(self) -> bool:
+        """Whether the response has begun."""
+        return self._first is not None
+
+    @property
+    def is_stream(self) -> bool:
+        if self._plain and self._first is not None:
+            self._recognise(self._first)
+        return self.kind != "http"
+
+    def watch(self) -> None:
+        self._plain = False
+        if self._first is not None:
+            self._recognise(self._first)
+
+    def _recognise(self, start: Message) -> None:
+        """Look whether the response that begins with `start` is a stream of events."""
+        headers = start.get("headers", ())
+        if self.kind == "sse" or self.scope.get("method") == "HEAD" or not event_stream(headers):
             return
         if self.kind == "http":
             self._become_stream("sse")
         if can_inject(headers) and not start.get("trailers") and self._boundary is None:
             self._boundary = EventBoundary()
+            if self._last is not None:
+                self._boundary.feed(self._last.get("body", b""))
+                self._complete = not self._last.get("more_body", False)
 
     def _become_stream(self, kind: str) -> None:
         if self.kind == "http":
@@ -159,7 +188,7 @@ class HttpExchange(AsgiExchange):
             await self._end_stream(boundary)
 
     async def _end_stream(self, boundary: EventBoundary) -> None:
-        self.ended = True
+        self._end()
         self.told_now()
         last = self._last_words
         if last is None:
@@ -175,7 +204,7 @@ class HttpExchange(AsgiExchange):
         """503 where no response has started, a clean end where one is possible, then the task."""
         if not self.ended and not self._complete:
             if not self.started:
-                self.started = self.ended = True
+                self._end()
                 await answer(
                     self._send,
                     503,
@@ -184,7 +213,7 @@ class HttpExchange(AsgiExchange):
                 )
             elif self._boundary is not None and self._boundary.clean and not self._sending:
                 await self._end_stream(self._boundary)
-        self.ended = True
+        self._end()
         self._disconnect()
         self._end_app()
 
@@ -194,13 +223,9 @@ class HttpExchange(AsgiExchange):
         return {"connection": "close"} if http_1 else {}
 
 
-def _with_close(headers: object) -> list[tuple[bytes, bytes]]:
+def _with_close(headers: Headers) -> list[tuple[bytes, bytes]]:
     """Return `headers` with `Connection: close`, whatever the app said about the connection."""
-    kept: list[tuple[bytes, bytes]] = [
-        (name, value)
-        for name, value in headers  # type: ignore[attr-defined]
-        if name.lower() != b"connection"
-    ]
+    kept = [(name, value) for name, value in headers if name.lower() != b"connection"]
     return [*kept, (b"connection", b"close")]
 
 

@@ -65,7 +65,7 @@ class WebSocketExchange(AsgiExchange):
         if self.ended or self._closed:
             return
         if not self._accepted:
-            self.ended = True
+            self._end()
             self.told_now()
             await _deny(self)
             return
@@ -74,7 +74,7 @@ class WebSocketExchange(AsgiExchange):
             return
         if message is not None:
             await self._send(message)
-        self.ended = True
+        self._end()
         self.told_now()
         reason = self._reason()
         await self._send({"type": "websocket.close", "code": SERVICE_RESTART, "reason": reason})
@@ -83,7 +83,7 @@ class WebSocketExchange(AsgiExchange):
         return close_reason(self.retry_after_ms)
 
     async def _farewell_message(self) -> Message | None:
-        words = self.shell.farewell
+        words: object = self.shell.farewell
         if callable(words):
             words = await self._ask(words)
         if isinstance(words, str):
@@ -112,7 +112,7 @@ class WebSocketExchange(AsgiExchange):
 
     async def cut_short(self) -> None:
         if not self.ended and not self._closed:
-            self.ended = True
+            self._end()
             if self._accepted:
                 await self._send(
                     {

@@ -8,7 +8,6 @@ path, which is written for speed: one object for a request, no coroutine of its 
 
 from __future__ import annotations
 
-from asyncio import current_task
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,9 +16,10 @@ from ._asgi_http import HttpExchange, answer
 from ._asgi_lifespan import serve_lifespan
 from ._asgi_types import App, Receive, Scope, Send
 from ._asgi_websocket import WebSocketExchange, turn_away
-from .context import exchange_var
+from .context import HANDLE, exchange_var
 from .core.budget import Settings, SettingsError
 from .core.farewell import checked_event_name
+from .core.inflight import BATCH, LONG
 from .core.phases import Phase
 from .core.records import Notice
 from .driver import Hook, HookPhase
@@ -34,8 +34,10 @@ __all__ = ["GracefulMiddleware"]
 
 OneOrMore = Callable[[], object] | Sequence[Callable[[], object]]
 
-SAMPLE = 1023
-"""Look at the latency histogram once in so many (a power of two, less one) requests."""
+SERVING = Phase.SERVING  # a global is found faster than an attribute of an enum
+
+OVER: Scope = {}
+"""The scope of an exchange that is over."""
 
 
 class GracefulMiddleware:
@@ -85,11 +87,11 @@ class GracefulMiddleware:
         self._probes: Probes | None = None
         self._probe_server: ProbeServer | None = None
         self._member: Member | None = None
-        self._shell: Shell | None = None
-        self._may_have_moved = True
+        self._shell: Shell | None = None  # in the quick case; see `_join`
+        self._passing_shell: Shell | None = None
         self._on_asyncio = True
+        self._state_is_shared = False
         self._forget: list[Callable[[], None]] = []
-        self._others: dict[str, App] = {"websocket": self._websocket, "lifespan": self._lifespan}
         self.settings = Settings()
         self._probe_paths: frozenset[str] = frozenset()
         try:
@@ -108,41 +110,42 @@ class GracefulMiddleware:
         return current()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        kind = scope["type"]
-        if "graceful" in scope or (kind != "http" and kind not in self._others):
-            # Wrapped twice by mistake: the outer one does it all. Or a kind yet to be invented.
-            await self.app(scope, receive, send)
+        # The hot path. Each line here is paid by every request; `make bench` holds it to a bar.
+        if scope["type"] != "http" or "graceful" in scope:
+            await self._other(scope, receive, send)
             return
-        if kind != "http":
-            await self._others[kind](scope, receive, send)
+        try:
+            mounted = scope["root_path"]
+        except KeyError:
+            mounted = ""
+        if (mounted or scope["path"] in self._probe_paths) and await self._probed(scope, send):
             return
-        path = scope["path"]
-        if path in self._probe_paths or scope.get("root_path"):
-            probe = self._probe_at(path, scope.get("root_path", ""))
-            if probe is not None and await self._answer_probe(probe, scope, send):
-                return
         shell = self._shell
-        if shell is None or self._may_have_moved:
+        if shell is None:
             shell = self._entered()
             if shell is None:
                 await answer(send, 503, str(self.error), {"retry-after": "1"})
                 return
-        core, clock = shell.core, shell.clock
-        tracker = core.tracker
-        exchange = HttpExchange(shell, scope, receive, send)
-        tracker.begin(exchange, clock())
-        if core.phase is not Phase.SERVING and core.late_request(exchange, exchange.began):
+            scope.setdefault("state", {})["graceful"] = HANDLE
+        core = shell.core
+        exchange = HttpExchange()
+        exchange.shell = shell
+        exchange.scope = scope
+        exchange._receive = receive
+        exchange._send = send
+        exchange._first = None
+        exchange._plain = core.phase is SERVING
+        clock = shell.clock
+        exchange.began = clock()
+        live = shell.live
+        live[exchange] = None
+        if not exchange._plain and core.late_request(exchange, exchange.began):
             await self._refuse(exchange, send)
             return
         scope["graceful"] = exchange
-        if "state" in scope:
-            scope["state"]["graceful"] = exchange
-        else:
-            scope["state"] = {"graceful": exchange}
         token = exchange_var.set(exchange)
         try:
             if self._on_asyncio:
-                exchange.task = current_task()
                 await self.app(scope, exchange.receive, exchange.send)
             else:
                 await exchange.run_scoped(self.app)
@@ -151,9 +154,32 @@ class GracefulMiddleware:
                 raise
         finally:
             exchange_var.reset(token)
-            tracker.end(exchange, clock())
-            if not tracker.served & SAMPLE:
-                self.lifecycle.check_budget()
+            # What follows is `Tracker.end`, in line.
+            del live[exchange]
+            seconds = clock() - exchange.began
+            if seconds < LONG or exchange.timed:
+                durations = shell.durations
+                durations.append(seconds)
+                if len(durations) >= BATCH:
+                    shell.tracker.fold()
+            if not exchange._plain and shell.tracker.on_end is not None:
+                shell.tracker.on_end()
+            exchange.scope = OVER  # it holds the exchange: a cycle would wait for the collector
+
+    async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
+        kind = scope["type"]
+        if "graceful" in scope:  # wrapped twice by mistake: the outer one does it all
+            await self.app(scope, receive, send)
+        elif kind == "websocket":
+            await self._websocket(scope, receive, send)
+        elif kind == "lifespan":
+            scope["graceful"] = self
+            self._state_is_shared = "state" in scope
+            if self._state_is_shared:  # servers copy it into the state of each request
+                scope["state"]["graceful"] = HANDLE
+            await serve_lifespan(self, scope, receive, send)
+        else:  # a kind that is yet to be invented
+            await self.app(scope, receive, send)
 
     async def _refuse(self, exchange: HttpExchange, send: Send) -> None:
         """Too late for this request: a 503 now is better than a response cut half-way."""
@@ -163,25 +189,26 @@ class GracefulMiddleware:
             exchange.shell.core.tracker.live.pop(exchange, None)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        shell = self._shell
-        if shell is None or self._may_have_moved:
-            shell = self._entered()
+        shell = self._shell or self._entered()
         if shell is None:
             await receive()
             await send({"type": "websocket.close", "code": 1011, "reason": "misconfigured"})
             return
-        exchange = WebSocketExchange(shell, scope, receive, send)
+        exchange = WebSocketExchange()
+        exchange.shell = shell
+        exchange.scope = scope
+        exchange._receive = receive
+        exchange._send = send
         if not shell.core.admits_streams:
             await turn_away(exchange)
             return
         tracker = shell.core.tracker
         tracker.begin(exchange, shell.clock())
         scope["graceful"] = exchange
-        scope.setdefault("state", {})["graceful"] = exchange
+        scope.setdefault("state", {})["graceful"] = HANDLE
         token = exchange_var.set(exchange)
         try:
             if self._on_asyncio:
-                exchange.task = current_task()
                 await self.app(scope, exchange.receive, exchange.send)
             else:
                 await exchange.run_scoped(self.app)
@@ -192,23 +219,20 @@ class GracefulMiddleware:
             exchange_var.reset(token)
             tracker.end(exchange, shell.clock())
 
-    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope["graceful"] = self
-        await serve_lifespan(self, scope, receive, send)
-
     # -- probes --------------------------------------------------------------------------------
 
-    def _probe_at(self, path: str, root_path: str) -> str | None:
-        return self._probes.match(path, root_path) if self._probes is not None else None
-
-    async def _answer_probe(self, probe: str, scope: Scope, send: Send) -> bool:
-        """Answer a probe; False when it is the app's to answer."""
-        if self._shell is None or self._may_have_moved:
-            self._entered()
+    async def _probed(self, scope: Scope, send: Send) -> bool:
+        """Answer a probe; False when this is none, or one that the app answers."""
+        if self._probes is None:
+            return False
+        probe = self._probes.match(scope["path"], scope.get("root_path", ""))
+        if probe is None:
+            return False
+        shell = self._shell or self._entered()
         if self.error is not None and probe == "ready":
             await answer(send, 503, str(self.error), {"cache-control": "no-store"})
             return True
-        core = self._shell.core if self._shell is not None else self.lifecycle.core
+        core = shell.core if shell is not None else self.lifecycle.core
         if probe == "ready" and self.settings.readiness_mode == "wrap" and core.ready:
             return False
         assert self._probes is not None
@@ -234,7 +258,7 @@ class GracefulMiddleware:
             if self.enter(lifespan=False) is not None:
                 return None
             self.started()
-        return self._shell
+        return self._shell or self._passing_shell
 
     def enter(self, *, lifespan: bool) -> str | None:
         """Join the lifecycle. Returns what is wrong with the settings, if anything."""
@@ -253,11 +277,22 @@ class GracefulMiddleware:
         member = Member(self._name(), self.settings, loop, lifespan)
         lifecycle.join(member)
         self._member = member
-        self._may_have_moved = not lifespan
         self._on_asyncio = isinstance(loop, AsyncioLoop)
-        self._shell = Shell(
-            lifecycle.core, loop, lifecycle.clock, lifecycle.publish, self.farewell, self.sse_event
+        shell = Shell(
+            core=lifecycle.core,
+            tracker=lifecycle.core.tracker,
+            live=lifecycle.core.tracker.live,
+            durations=lifecycle.core.tracker.durations,
+            loop=loop,
+            clock=lifecycle.clock,
+            publish=lifecycle.publish,
+            farewell=self.farewell,
+            sse_event=self.sse_event,
         )
+        # Without a lifespan each request has to look whether its loop is still the same, and
+        # without shared state each one has to be given the handle.
+        quick = lifespan and self._state_is_shared
+        self._shell, self._passing_shell = (shell, None) if quick else (None, shell)
         lifecycle.hooks += self._hooks
         self._forget = [lifecycle.observe(observer) for observer in self._observers]
         for text in unknown_variables():
@@ -298,7 +333,7 @@ class GracefulMiddleware:
         self.lifecycle.leave(member)
         for forget in self._forget:
             forget()
-        self._shell = None
+        self._shell = self._passing_shell = None
 
 
 def _hooks(phase: HookPhase, given: OneOrMore) -> list[Hook]:

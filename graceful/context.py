@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from types import TracebackType
+from typing import Any
 
 from .core.inflight import Exchange, Hold
 from .lifecycle import Lifecycle, current
@@ -34,6 +35,23 @@ def current_exchange() -> Exchange | None:
     """Return the exchange that this code works for, None outside of requests."""
     exchange = exchange_var.get()
     return exchange if exchange is not None and exchange in current().tracker.live else None
+
+
+class _Handle:
+    """`scope["state"]["graceful"]`: whatever is asked of it is asked of the current exchange.
+
+    One object for all requests: servers copy the state of the lifespan into each request's, so it
+    costs nothing there.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        exchange = current_exchange()
+        if exchange is None:
+            raise LookupError("no request is being served in this context")
+        return getattr(exchange, name)
+
+
+HANDLE = _Handle()
 
 
 def draining() -> bool:

@@ -69,6 +69,7 @@ class Lifecycle:
     def _reset(self, settings: Settings) -> None:
         """Begin a fresh life in memory; nothing outside is touched."""
         self.core = LifecycleCore(settings, self._draw)
+        self.core.tracker.on_batch = self._check_budget
         self.server: Server = PlainServer(self._pass_signal_on)
         self.loop: Loop | None = None
         self.hooks: list[Hook] = list(self._own_hooks)
@@ -226,11 +227,10 @@ class Lifecycle:
 
     def started(self) -> None:
         """An app is ready to serve."""
-        with self._lock:
-            if self.core.phase is not Phase.STARTING:
-                return
+        if self.phase is not Phase.STARTING:
+            return
         self.move(self.core.started)
-        if self._loud and self.core.phase is Phase.SERVING:
+        if self._loud and self.phase is Phase.SERVING:
             settings = self.core.settings
             self._broadcast.publish(
                 Started(settings.values(), dict(settings.sources), self.server.name)
@@ -398,7 +398,7 @@ class Lifecycle:
         if self._loud or not isinstance(record, PhaseChanged | DrainReport):
             self._broadcast.publish(record)
 
-    def check_budget(self) -> None:
+    def _check_budget(self) -> None:
         """Say once while serving that requests here outlast the drain."""
         p99 = self.core.budget_is_short()
         if p99 is not None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextvars import Context
 from types import FrameType, TracebackType
 from typing import Any, Protocol
@@ -55,6 +55,10 @@ class Loop(Protocol):
 
     def interrupt(self) -> Interrupt:
         """Return a new interrupt for use by the current task."""
+        ...
+
+    def tasks(self) -> Iterable[asyncio.Task[Any]]:
+        """Return the asyncio tasks that are not done; none on other loops."""
         ...
 
     def is_current(self) -> bool:
@@ -108,6 +112,9 @@ class AsyncioLoop:
 
     def interrupt(self) -> Interrupt:
         return AsyncioInterrupt()
+
+    def tasks(self) -> Iterable[asyncio.Task[Any]]:
+        return asyncio.all_tasks(self._loop)
 
     def is_alive(self) -> bool:
         return self._loop.is_running()

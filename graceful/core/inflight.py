@@ -8,15 +8,33 @@ What an exchange *does* (send, cancel, say farewell) belongs to the shell that m
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from typing import Final, Literal
 
-__all__ = ["Exchange", "Failed", "Hold", "Kind", "LatencyHistogram", "Policy", "Tracker"]
+__all__ = [
+    "BATCH",
+    "BOUNDS",
+    "Exchange",
+    "Failed",
+    "Hold",
+    "Kind",
+    "LatencyHistogram",
+    "Policy",
+    "Tracker",
+]
 
 Kind = Literal["http", "websocket", "sse", "stream", "grpc"]
 Policy = Literal["reconnect", "finish"]
 Failed = Callable[["Exchange", Exception], None]
 """Told of a farewell or cut that went wrong."""
+
+
+LONG: Final = 1.0
+"""Seconds from which it is worth a look whether an exchange was a stream."""
+
+BATCH: Final = 1024
+"""Durations that are collected before they are sorted into the histogram together."""
 
 
 class Exchange:
@@ -39,6 +57,14 @@ class Exchange:
     def is_stream(self) -> bool:
         """Whether this is a long-lived exchange, which says nothing about latency."""
         return self.kind != "http"
+
+    @property
+    def timed(self) -> bool:
+        """Whether how long it took says something about requests here."""
+        return not self.cut and not self.is_stream
+
+    def watch(self) -> None:
+        """The process serves no more: from now on look at each message of this exchange."""
 
     def start_farewell(self, failed: Failed) -> None:
         """Begin to tell the client to reconnect; returns at once, from any thread."""
@@ -68,34 +94,39 @@ class Hold:
         self.began = began
 
 
+BOUNDS: Final = tuple(0.001 * math.sqrt(2**step) for step in range(41))
+"""Upper bounds of the latency buckets in seconds: a factor of √2 apart, from 1 ms to 17 min."""
+
+
 class LatencyHistogram:
-    """Durations of ordinary exchanges, in buckets a factor of √2 apart from 1 ms to 17 min.
+    """Durations of ordinary exchanges, in the buckets of `BOUNDS`.
 
     One histogram for all paths: paths are the client's to choose and never a key.
     """
 
     __slots__ = ("counts",)
 
-    _SCALE: Final = 1e6  # d² * 1e6 is 1 at 1 ms; its bit length grows by one each √2
-    _BUCKETS: Final = 42
-
     def __init__(self) -> None:
-        self.counts = [0] * self._BUCKETS
+        self.counts = [0] * len(BOUNDS)
 
     def observe(self, seconds: float) -> None:
         """Count one duration."""
-        index = int(seconds * seconds * 1e6).bit_length()
-        self.counts[index if index < 42 else 41] += 1
+        self.observe_all([seconds])
+
+    def observe_all(self, durations: list[float]) -> None:
+        """Count many durations. Sorting first takes a third of the time of a look at each."""
+        ordered = sorted(durations)
+        below = 0
+        for index, bound in enumerate(BOUNDS):
+            upto = bisect_right(ordered, bound)
+            self.counts[index] += upto - below
+            below = upto
+        self.counts[-1] += len(ordered) - below
 
     @property
     def total(self) -> int:
         """How many durations have been counted."""
         return sum(self.counts)
-
-    @staticmethod
-    def upper_bound(index: int) -> float:
-        """Return the largest duration, in seconds, that bucket `index` stands for."""
-        return math.sqrt((1 << index) / LatencyHistogram._SCALE)
 
     def quantile(self, q: float) -> float | None:
         """Return the duration that a share `q` of exchanges stayed below, None when none ended.
@@ -109,9 +140,9 @@ class LatencyHistogram:
         below = 0
         for index, count in enumerate(self.counts):
             if count and below + count >= rank:
-                low = self.upper_bound(index - 1) if index else 0.0
+                low = BOUNDS[index - 1] if index else 0.0
                 share = max(0.0, rank - below) / count
-                return low + (self.upper_bound(index) - low) * share
+                return low + (BOUNDS[index] - low) * share
             below += count
         raise AssertionError("unreachable: the counts add up to the total")  # pragma: no cover
 
@@ -122,9 +153,12 @@ class Tracker:
     def __init__(self) -> None:
         self.live: dict[Exchange, None] = {}
         self.holds: dict[Hold, None] = {}
-        self.latency = LatencyHistogram()
-        self.served = 0
-        """Ordinary exchanges that have ended."""
+        self._latency = LatencyHistogram()
+        self.durations: list[float] = []
+        """Not in the histogram yet: appending is cheap, sorting into buckets is not."""
+        self._sorted_in = 0
+        self.on_batch: Callable[[], None] | None = None
+        """Called after each `BATCH` exchanges: time to look at the histogram."""
         self.on_end: Callable[[], None] | None = None
         """Called after each end while somebody waits; None while nobody does."""
 
@@ -137,12 +171,37 @@ class Tracker:
         """Count `exchange` as over. A second end of the same one changes nothing."""
         if self.live.pop(exchange, exchange) is exchange:
             return
-        if exchange.kind == "http":
-            self.served += 1
-            if not exchange.cut:
-                self.latency.observe(now - exchange.began)
+        seconds = now - exchange.began
+        if seconds < LONG or exchange.timed:
+            self.durations.append(seconds)
+            if len(self.durations) >= BATCH:
+                self.fold()
         if self.on_end is not None:
             self.on_end()
+
+    def fold(self) -> None:
+        """Sort what has been collected into the histogram, and say so."""
+        self._sort_in()
+        if self.on_batch is not None:
+            self.on_batch()
+
+    def _sort_in(self) -> None:
+        durations = self.durations.copy()
+        del self.durations[: len(durations)]  # in place: shells keep hold of the list
+        self._sorted_in += len(durations)
+        self._latency.observe_all(durations)
+
+    @property
+    def served(self) -> int:
+        """Ordinary exchanges that have ended by themselves."""
+        return self._sorted_in + len(self.durations)
+
+    @property
+    def latency(self) -> LatencyHistogram:
+        """How long ordinary exchanges took."""
+        if self.durations:
+            self._sort_in()
+        return self._latency
 
     def hold(self, hold: Hold) -> None:
         """Keep the process for `hold`. Contract: `release` must follow."""
