@@ -329,15 +329,18 @@ def _joined(value: Any) -> Any:
 
 
 def _write_structlog(line: _Line) -> None:
-    wrapper = structlog.get_config()["wrapper_class"]
-    if isinstance(wrapper, type) and issubclass(wrapper, structlog.stdlib.AsyncBoundLogger):
-        # It needs a running loop and its methods are coroutines; signals come in a thread.
-        wrapper = structlog.stdlib.BoundLogger
+    wrapper = _sync_wrapper(structlog.get_config()["wrapper_class"])
     logger = structlog.wrap_logger(None, wrapper_class=wrapper, logger_factory_args=(LOGGER,))
     # structlog's console shows `stack` on lines of its own; JSON has it as a string.
     stack = {"stack": line.stack} if line.stack else {}
     write = getattr(logger, logging.getLevelName(line.level).lower())
     write(line.event, **line.fields, **stack)
+
+
+def _sync_wrapper(wrapper: Any) -> Any:
+    """Return what the program wraps its loggers in, or the twin whose methods need no loop."""
+    mro: tuple[type, ...] = getattr(wrapper, "__mro__", ())
+    return structlog.stdlib.BoundLogger if structlog.stdlib.AsyncBoundLogger in mro else wrapper
 
 
 def _write_stdlib(line: _Line) -> None:
