@@ -106,6 +106,8 @@ class Driver:
             return
         self._running = True
         self._core.tracker.on_end = self.wake
+        for exchange in tuple(self._core.tracker.live):
+            exchange.watch()
         try:
             await self._serve_delay()
             if self._core.phase is Phase.DRAINING:
