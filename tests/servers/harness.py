@@ -1,0 +1,381 @@
+"""Real server processes, what they write, and plain clients for them.
+
+Rules of this file
+- Nothing here knows a particular server: that is what a `Launcher` says.
+- Tests wait for an event (a line of the log, a byte of a connection) and never for a time; the
+  limits are generous and only end a test that has failed anyway.
+- A process is ended by whoever started it, together with its own process group, whatever happens.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+__all__ = ["LIMIT", "Client", "Launcher", "Line", "Reply", "ServerProcess", "launch"]
+
+LIMIT = 30.0
+"""Seconds after which an event that has not come will not come any more."""
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launcher:
+    """How one server is started, and what it can't do."""
+
+    name: str
+    command: Sequence[str]
+    """Arguments after `python -m`; `{app}` stands for the app. The port is 0."""
+    announces: str
+    """Regular expression of the line in which the server tells its port."""
+    workers: int = 1
+    refuses_while_draining: bool = True
+    """The listener is closed in DRAINING. Not where a parent or sibling holds it open."""
+    own_exit_status: bool = True
+    """The exit status is graceful's, 0 or 70. A managing parent keeps its own."""
+    noise: str = ""
+    """Regular expression of errors that the server itself logs where nothing has gone wrong."""
+    environment: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line that the server has written; `event` and `fields` where it is one of graceful's."""
+
+    text: str
+    event: str = ""
+    fields: Mapping[str, str] = field(default_factory=dict[str, str])
+    mark: str = ""
+    """What the app of the test has to say: lines that begin with `@ PID `."""
+    pid: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> Line:
+        """Read graceful's own console format, and the marks of the test's app."""
+        if marked := re.match(r"@ (\d+) (.*)", text):
+            return cls(text, mark=marked[2], pid=int(marked[1]))
+        ours = re.match(r"\S+ \[\w+ *\] (.+?) +\[graceful\] ?(.*)", text)
+        if ours is None:
+            return cls(text)
+        try:
+            words = shlex.split(ours[2])
+        except ValueError:
+            words = ours[2].split()
+        pairs = (word.split("=", 1) for word in words if "=" in word)
+        return cls(text, ours[1], {key: value.strip('"') for key, value in pairs})
+
+
+class Log:
+    """What a process has written, line by line, and the way to wait for a line."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._lines: list[Line] = []
+        self._changed = threading.Condition()
+        self._over = False
+        self._reader = threading.Thread(target=self._read, args=(stream,), daemon=True)
+        self._reader.start()
+
+    def _read(self, stream: IO[bytes]) -> None:
+        with stream:
+            for raw in stream:
+                line = Line.parse(raw.decode(errors="replace").rstrip("\n"))
+                with self._changed:
+                    self._lines.append(line)
+                    self._changed.notify_all()
+        with self._changed:
+            self._over = True
+            self._changed.notify_all()
+
+    @property
+    def lines(self) -> list[Line]:
+        """Everything so far."""
+        with self._changed:
+            return list(self._lines)
+
+    @property
+    def text(self) -> str:
+        """Everything so far, as written."""
+        return "\n".join(line.text for line in self.lines)
+
+    def finish(self) -> None:
+        """Wait for the last line of a process that has ended."""
+        self._reader.join(LIMIT)
+
+    def wait(self, pattern: str, *, count: int = 1, limit: float = LIMIT) -> Line:
+        """Return the `count`-th line that `pattern` is found in, as soon as it is written."""
+        return self._await(lambda line: re.search(pattern, line.text), repr(pattern), count, limit)
+
+    def wait_event(self, event: str, *, count: int = 1, limit: float = LIMIT) -> Line:
+        """Return the `count`-th line of graceful's with this event."""
+        return self._await(lambda line: line.event == event, f"event {event!r}", count, limit)
+
+    def wait_mark(self, mark: str, *, count: int = 1, limit: float = LIMIT) -> Line:
+        """Return the `count`-th mark of the app's that begins with `mark`."""
+        return self._await(lambda line: line.mark.startswith(mark), f"mark {mark!r}", count, limit)
+
+    def _await(self, wanted: object, what: str, count: int, limit: float) -> Line:
+        assert callable(wanted)
+        give_up = time.monotonic() + limit
+        with self._changed:
+            while True:
+                found = [line for line in self._lines if wanted(line)]
+                if len(found) >= count:
+                    return found[count - 1]
+                left = give_up - time.monotonic()
+                if self._over or left <= 0:
+                    state = "the process has ended" if self._over else f"{limit:g} s have passed"
+                    written = "\n".join(line.text for line in self._lines)
+                    raise AssertionError(
+                        f"{state} and {what} was written {len(found)} of {count} times:\n{written}"
+                    )
+                self._changed.wait(left)
+
+    # -- questions about what has been written -------------------------------------------------
+
+    def events(self, *names: str) -> list[str]:
+        """Return the events of graceful's in order, only those of `names` when given."""
+        return [line.event for line in self.lines if line.event and line.event in (names or [line.event])]
+
+    def marks(self, prefix: str = "") -> list[str]:
+        """Return the marks of the app's in order."""
+        return [line.mark for line in self.lines if line.mark and line.mark.startswith(prefix)]
+
+    def index(self, wanted: str) -> int:
+        """Return the place of the first line with this event or with a mark that begins so."""
+        for place, line in enumerate(self.lines):
+            if line.event == wanted or (line.mark and line.mark.startswith(wanted)):
+                return place
+        raise AssertionError(f"{wanted!r} is not in:\n{self.text}")
+
+    def report(self) -> Mapping[str, str]:
+        """Return the fields of the (first) drain report."""
+        return self.lines[self.index("drain report")].fields
+
+
+class ServerProcess:
+    """One started server."""
+
+    def __init__(self, process: subprocess.Popen[bytes], log: Log, launcher: Launcher) -> None:
+        self.process = process
+        self.log = log
+        self.launcher = launcher
+        self.port = 0
+
+    def await_port(self) -> None:
+        """Wait until the server has told its port."""
+        found = re.search(self.launcher.announces, self.log.wait(self.launcher.announces).text)
+        assert found is not None
+        self.port = int(found[1])
+
+    def await_serving(self) -> None:
+        """Wait until every worker serves."""
+        self.await_port()
+        self.log.wait_event("serving", count=self.launcher.workers)
+
+    def client(self, timeout: float = LIMIT) -> Client:
+        """Return a client that will open one connection of its own."""
+        return Client(self.port, timeout)
+
+    def get(self, path: str) -> Reply:
+        """Answer of a GET on a new connection."""
+        with contextlib.closing(self.client()) as client:
+            return client.get(path)
+
+    def url(self, path: str, scheme: str = "http") -> str:
+        """Return the address of `path`."""
+        return f"{scheme}://127.0.0.1:{self.port}{path}"
+
+    def terminate(self) -> None:
+        """Send SIGTERM to the main process, as Kubernetes and docker do."""
+        self.signal(signal.SIGTERM)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Signal the main process only."""
+        self.process.send_signal(number)
+
+    def signal_group(self, number: signal.Signals) -> None:
+        """Signal every process of the group at once, as systemd and terminals do."""
+        os.killpg(self.process.pid, number)
+
+    def wait(self, limit: float = LIMIT) -> int:
+        """Return the exit status."""
+        try:
+            status = self.process.wait(limit)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"still alive after {limit:g} s:\n{self.log.text}") from None
+        self.log.finish()
+        return status
+
+    def kill(self) -> None:
+        """End what is left of the group that this test has started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(LIMIT)
+        self.log.finish()
+
+
+@contextlib.contextmanager
+def launch(
+    launcher: Launcher,
+    app: str,
+    *arguments: str,
+    serving: bool = True,
+    stdin: int = subprocess.DEVNULL,
+    stderr: int | None = None,
+    **environment: object,
+) -> Iterator[ServerProcess]:
+    """Start a server and end it when the block is left.
+
+    Args:
+        launcher: which server.
+        app: `module:attribute`, importable from the root of the repository.
+        arguments: more of the command line.
+        serving: wait until it serves.
+        stdin: a descriptor for its standard input.
+        stderr: a descriptor for what it writes instead of the pipe that is read here.
+        environment: variables on top of the launcher's and the test's own.
+    """
+    command = [part.format(app=app) for part in launcher.command]
+    read, write = os.pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-m", *command, *arguments],
+        cwd=ROOT,
+        env=clean_environment() | launcher.environment | {k: str(v) for k, v in environment.items()},
+        stdin=stdin,
+        stdout=subprocess.DEVNULL,
+        stderr=write if stderr is None else stderr,
+        start_new_session=True,
+    )
+    os.close(write)
+    server = ServerProcess(process, Log(os.fdopen(read, "rb")), launcher)
+    try:
+        if serving:
+            server.await_serving()
+        yield server
+    finally:
+        server.kill()
+
+
+def clean_environment() -> dict[str, str]:
+    """Return the test's environment without settings, which would be about something else."""
+    mine = {k: v for k, v in os.environ.items() if not k.startswith(("GRACEFUL_", "COVERAGE_"))}
+    return mine | {"PYTHONUNBUFFERED": "1"}
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One whole answer. `complete` is False when the body was cut."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    complete: bool = True
+
+    @property
+    def closes(self) -> bool:
+        """Whether the server has said that it closes the connection."""
+        return self.headers.get("connection", "").lower() == "close"
+
+
+class Client:
+    """One HTTP/1.1 connection that is never opened a second time."""
+
+    def __init__(self, port: int, timeout: float = LIMIT) -> None:
+        self._http = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
+        self._http.connect()
+        self._http.auto_open = 0
+        sock: socket.socket = self._http.sock
+        self.socket = sock.dup()  # http.client drops its own once an answer says close
+        self._answer: http.client.HTTPResponse | None = None
+        self.received = b""
+        """What has been read of a response that is read in parts."""
+
+    def get(self, path: str, **headers: str) -> Reply:
+        """Ask and return the whole answer."""
+        self.ask("GET", path, **headers)
+        return self.reply()
+
+    def ask(self, method: str, path: str, body: bytes | None = None, **headers: str) -> None:
+        """Send a request."""
+        self._http.request(method, path, body, {k.replace("_", "-"): v for k, v in headers.items()})
+
+    def begin_upload(self, path: str, part: bytes, *, length: int) -> None:
+        """Send a request and a part of its body."""
+        self._http.putrequest("POST", path)
+        self._http.putheader("Content-Length", str(length))
+        self._http.endheaders(part)
+
+    def upload(self, part: bytes) -> None:
+        """Send more of the body."""
+        self._http.send(part)
+
+    def upgrade(self, path: str) -> None:
+        """Ask for a WebSocket on this connection."""
+        self.ask(
+            "GET",
+            path,
+            Connection="Upgrade",
+            Upgrade="websocket",
+            Sec_WebSocket_Version="13",
+            Sec_WebSocket_Key="dGhlIHNhbXBsZSBub25jZQ==",
+        )
+
+    def head(self) -> http.client.HTTPResponse:
+        """Wait for the head of the answer."""
+        if self._answer is None:
+            self._answer = self._http.getresponse()
+        return self._answer
+
+    def read_until(self, end: bytes) -> bytes:
+        """Read the body as far as `end`; returns what has been read since the last call."""
+        answer, part = self.head(), b""
+        while not part.endswith(end):
+            byte = answer.read(1)
+            if not byte:
+                raise AssertionError(f"the body ended before {end!r}: {self.received + part!r}")
+            part += byte
+        self.received += part
+        return part
+
+    def reply(self) -> Reply:
+        """Read the answer to its end."""
+        answer, self._answer = self.head(), None
+        complete = True
+        try:
+            rest = answer.read()
+        except http.client.IncompleteRead as error:
+            rest, complete = error.partial, False
+        except ConnectionResetError:
+            rest, complete = b"", False
+        body, self.received = self.received + rest, b""
+        headers = {name.lower(): value for name, value in answer.getheaders()}
+        answer.close()
+        return Reply(answer.status, headers, body, complete)
+
+    def at_end(self) -> bool:
+        """Wait for the server to close the connection; False when it sends something."""
+        try:
+            return self.socket.recv(1) == b""
+        except ConnectionResetError:
+            return True
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._answer is not None:
+            self._answer.close()
+        self._http.close()
+        self.socket.close()
