@@ -6,6 +6,7 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from traceback import clear_frames
 from types import FrameType
 from typing import Any
 
@@ -139,7 +140,10 @@ class AsgiExchange(Exchange):
             # A cancellation of somebody else's on top of ours must go on.
             task = asyncio.current_task()
             return self.cancelled and task is not None and task.uncancel() <= 0
-        return self.ended and _is_closed(error)
+        if not (self.ended and _is_closed(error)):
+            return False
+        _let_go(error)
+        return True
 
     def _end(self) -> None:
         """From here on the app's sends fail."""
@@ -215,3 +219,14 @@ def _is_closed(error: BaseException) -> bool:
     if isinstance(error, BaseExceptionGroup):
         return all(_is_closed(part) for part in error.exceptions)
     return isinstance(error, StreamClosed)
+
+
+def _let_go(error: BaseException) -> None:
+    """Clear the frames that `error` has passed through.
+
+    A generator of the app's, left at its `yield`, hangs on them; its `finally` should run now and
+    not when the collector finds the cycle.
+    """
+    clear_frames(error.__traceback__)
+    for part in error.exceptions if isinstance(error, BaseExceptionGroup) else ():
+        _let_go(part)
