@@ -8,6 +8,8 @@ starting a task that nobody awaits, and ending or interrupting one particular ta
 from __future__ import annotations
 
 import asyncio
+import gc
+import logging
 import sys
 import traceback
 from collections.abc import Awaitable, Callable, Iterable
@@ -15,19 +17,32 @@ from contextvars import Context
 from types import FrameType, TracebackType
 from typing import Any, Protocol
 
-__all__ = ["AsyncioLoop", "Interrupt", "Loop", "current_loop", "format_frames"]
+__all__ = [
+    "AsyncioInterrupt",
+    "AsyncioLoop",
+    "Interrupt",
+    "Loop",
+    "await_chain",
+    "current_loop",
+    "format_frames",
+    "format_task",
+    "report_crash",
+    "thread_working_for",
+]
 
 
 class Interrupt(Protocol):
     """A block of awaits that can be abandoned from outside, as if it had returned early.
 
-    `with interrupt: …` swallows the cancellation that `fire` caused, and only that one.
+    `with interrupt: …` swallows the cancellation that `fire` caused, and only that one. For one
+    block: a new one is made for the next.
     """
 
     fired: bool
+    """The block was told to end. It may have ended by itself all the same."""
 
     def fire(self) -> None:
-        """Abandon the block. Harmless when it is not entered, or already over."""
+        """Abandon the block; on the loop's thread. Nothing when it isn't entered yet, or over."""
         ...
 
     def __enter__(self) -> object: ...
@@ -50,7 +65,7 @@ class Loop(Protocol):
         ...
 
     def spawn(self, job: Callable[[], Awaitable[None]]) -> None:
-        """Start `job` as a task of its own, on the loop's thread."""
+        """Start `job` as a task of its own, on the loop's thread; its failure is logged."""
         ...
 
     def interrupt(self) -> Interrupt:
@@ -104,7 +119,10 @@ class AsyncioLoop:
 
     def spawn(self, job: Callable[[], Awaitable[None]]) -> None:
         async def run() -> None:
-            await job()
+            try:
+                await job()
+            except Exception as error:
+                report_crash(error)
 
         task = self._loop.create_task(run(), name="graceful")
         self._jobs.add(task)  # the loop itself holds tasks weakly
@@ -129,19 +147,34 @@ class AsyncioLoop:
 class AsyncioInterrupt:
     """`asyncio.timeout` without the clock: the same `cancel` and `uncancel` bookkeeping."""
 
-    __slots__ = ("_task", "fired")
+    __slots__ = ("_before", "_cancelled", "_task", "fired")
 
     def __init__(self) -> None:
         self.fired = False
         self._task: asyncio.Task[Any] | None = None
+        self._cancelled = False
+        self._before = 0
 
     def fire(self) -> None:
-        if self._task is not None and not self.fired:
-            self.fired = True
+        if self._task is None or self.fired:
+            return
+        self.fired = True
+        if asyncio.current_task() is self._task:
+            # The block itself is running. A cancellation would wait for the task's next await,
+            # which may come after the block, so it is sent when the task is suspended.
+            self._task.get_loop().call_soon(self._cancel)
+        else:
+            self._cancel()
+
+    def _cancel(self) -> None:
+        if self._task is not None and not self._task.done():
+            self._cancelled = True
             self._task.cancel("graceful: told to reconnect")
 
     def __enter__(self) -> AsyncioInterrupt:
-        self._task = asyncio.current_task()
+        task = asyncio.current_task()
+        assert task is not None, "callbacks have no task that could be interrupted"
+        self._task, self._before = task, task.cancelling()
         return self
 
     def __exit__(
@@ -151,18 +184,22 @@ class AsyncioInterrupt:
         trace: TracebackType | None,
     ) -> bool:
         task, self._task = self._task, None
-        if not self.fired or task is None:
+        if task is None or not self._cancelled:
             return False
         # Somebody else's cancellation on top of ours must go on.
-        return (
-            task.uncancel() <= 0 and kind is not None and issubclass(kind, asyncio.CancelledError)
-        )
+        only_ours = task.uncancel() <= self._before
+        return only_ours and kind is not None and issubclass(kind, asyncio.CancelledError)
+
+
+def report_crash(error: Exception) -> None:
+    """Log that a task or callback of ours failed: nobody awaits it who could."""
+    logging.getLogger("graceful").error("a task of graceful's own failed", exc_info=error)
 
 
 def format_task(task: object) -> str:
-    """Return the await chain of an asyncio task as a traceback without locals, innermost last."""
-    coroutine = getattr(task, "get_coro", lambda: None)()
-    return format_frames(await_chain(coroutine))
+    """Return the await chain of a task as a traceback without locals, innermost last."""
+    get_coro = getattr(task, "get_coro", lambda: getattr(task, "coro", None))  # asyncio, trio
+    return format_frames(await_chain(get_coro()))
 
 
 def await_chain(coroutine: object) -> list[FrameType]:
@@ -174,8 +211,23 @@ def await_chain(coroutine: object) -> list[FrameType]:
         if isinstance(frame, FrameType):
             frames.append(frame)
         inner = getattr(coroutine, "cr_await", None) or getattr(coroutine, "gi_yieldfrom", None)
-        coroutine = inner or getattr(coroutine, "ag_await", None)
+        coroutine = inner or getattr(coroutine, "ag_await", None) or _generator_behind(coroutine)
     return frames
+
+
+_STEPS_OF_GENERATORS = ("async_generator_asend", "async_generator_athrow", "anext_awaitable")
+
+
+def _generator_behind(step: object) -> object:
+    """Return the async generator whose next item is awaited: nothing but the gc leads to it."""
+    if type(step).__name__ not in _STEPS_OF_GENERATORS:
+        return None
+    behind = (r for r in gc.get_referents(step) if hasattr(r, "ag_frame") or _is_step(r))
+    return next(behind, None)
+
+
+def _is_step(thing: object) -> bool:
+    return type(thing).__name__ in _STEPS_OF_GENERATORS
 
 
 def thread_working_for(wanted: Callable[[Context], bool]) -> list[FrameType]:
