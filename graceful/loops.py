@@ -211,30 +211,42 @@ def await_chain(coroutine: object) -> list[FrameType]:
         if isinstance(frame, FrameType):
             frames.append(frame)
         inner = getattr(coroutine, "cr_await", None) or getattr(coroutine, "gi_yieldfrom", None)
-        coroutine = inner or getattr(coroutine, "ag_await", None) or _generator_behind(coroutine)
+        coroutine = inner or getattr(coroutine, "ag_await", None) or _hidden_behind(coroutine)
     return frames
 
 
-_STEPS_OF_GENERATORS = ("async_generator_asend", "async_generator_athrow", "anext_awaitable")
+_OPAQUE = (
+    "async_generator_asend",
+    "async_generator_athrow",
+    "anext_awaitable",
+    "coroutine_wrapper",
+)
 
 
-def _generator_behind(step: object) -> object:
-    """Return the async generator whose next item is awaited: nothing but the gc leads to it."""
-    if type(step).__name__ not in _STEPS_OF_GENERATORS:
+def _hidden_behind(step: object) -> object:
+    """Return what an opaque step awaits, such as the async generator of an `async for`.
+
+    The interpreter has no attribute for it; its garbage collector knows.
+    """
+    if type(step).__name__ not in _OPAQUE:
         return None
-    behind = (r for r in gc.get_referents(step) if hasattr(r, "ag_frame") or _is_step(r))
-    return next(behind, None)
+    for hidden in gc.get_referents(step):
+        if hasattr(hidden, "ag_frame") or hasattr(hidden, "cr_frame"):
+            return hidden
+        if type(hidden).__name__ in _OPAQUE:
+            return hidden
+    return None
 
 
-def _is_step(thing: object) -> bool:
-    return type(thing).__name__ in _STEPS_OF_GENERATORS
+_WORKERS = ("run", "worker_fn")
+"""What runs the work of a thread: `run` of anyio and concurrent.futures, `worker_fn` of trio."""
 
 
 def thread_working_for(wanted: Callable[[Context], bool]) -> list[FrameType]:
     """Return the stack of the thread that runs sync code in a context that is `wanted`, or [].
 
-    Worker threads of anyio and of `asyncio.to_thread` keep the caller's context in a local variable
-    of their loop; nothing public leads from a request to the thread that serves it.
+    Worker threads keep the caller's context in a local variable; nothing public leads from a
+    request to the thread that serves it.
     """
     for top in sys._current_frames().values():
         frames: list[FrameType] = []
@@ -243,7 +255,7 @@ def thread_working_for(wanted: Callable[[Context], bool]) -> list[FrameType]:
             frames.append(frame)
             frame = frame.f_back
         for index, candidate in enumerate(frames):
-            if candidate.f_code.co_name == "run" and any(map(wanted, _contexts(candidate))):
+            if candidate.f_code.co_name in _WORKERS and any(map(wanted, _contexts(candidate))):
                 return frames[: index + 1][::-1]
     return []
 
