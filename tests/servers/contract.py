@@ -16,8 +16,9 @@ import contextlib
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import pytest
@@ -25,7 +26,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from .contract_app import ENCODED
-from .harness import LIMIT, Client, Launcher, Log, Reply, ServerProcess, launch
+from .harness import LIMIT, Client, Launcher, Log, Reply, ServerProcess, launch, settings
 
 __all__ = ["ServerContract"]
 
@@ -33,7 +34,7 @@ APP = "tests.servers.contract_app:app"
 
 PHASES = ("lame duck", "draining", "closing", "drain report")
 
-FAREWELLS = {
+FAREWELLS: Mapping[str, list[str | bytes]] = {
     "none": [],
     "text": ['{"type": "reconnect", "after": '],
     "bytes": [b"reconnect"],
@@ -127,6 +128,11 @@ def goodbye(websocket: ClientConnection) -> Goodbye:
     except ConnectionClosed as closed:
         frame = closed.rcvd
         return Goodbye(messages, frame.code if frame else None, frame.reason if frame else "")
+
+
+def echoed(websocket: ClientConnection, text: str) -> bool:
+    """Whether the next message is `text`."""
+    return websocket.recv(LIMIT) == text
 
 
 def refused(server: ServerProcess) -> bool:
@@ -227,7 +233,7 @@ class _Watch:
         for name, websocket in self.talks.items():
             if name != "push":
                 websocket.send("still here")
-                see(f"{name} in lame duck", lambda ws=websocket: ws.recv(LIMIT) == "still here")
+                see(f"{name} in lame duck", partial(echoed, websocket, "still here"))
 
     def in_the_drain(self) -> None:
         see, client = self.stop.see, self.client
@@ -244,7 +250,7 @@ class _Watch:
             see(name, client(name).reply)
         see("refused in the drain", lambda: refused(self.server))
         for name, websocket in self.talks.items():
-            see(name, lambda ws=websocket: goodbye(ws))
+            see(name, partial(goodbye, websocket))
 
 
 class ServerContract:
@@ -257,12 +263,8 @@ class ServerContract:
     def stop(cls) -> WatchedStop:
         """One clean stop with every kind of client, watched to its end."""
         seen = WatchedStop(cls.launcher)
-        environment = {
-            "GRACEFUL_PROPAGATION_DELAY": 1.5,
-            "GRACEFUL_STREAM_WINDOW": 0.5,
-            "GRACEFUL_GRACE_PERIOD": 40,
-        }
-        with launch(cls.launcher, APP, **environment) as server:
+        env = settings(propagation_delay=1.5, stream_window=0.5, grace_period=40)
+        with launch(cls.launcher, APP, env=env) as server:
             seen.log = server.log
             _Watch(server, seen).run()
         return seen
@@ -299,7 +301,8 @@ class ServerContract:
 
     def test_handlers_can_ask_about_the_stop(self, stop: WatchedStop) -> None:
         """`draining()` turns true with the drain, `remaining()` finite with the signal."""
-        asked = [said(stop.reply(f"state {when}")) for when in ("while serving", "in lame duck", "in the drain")]
+        moments = ("while serving", "in lame duck", "in the drain")
+        asked = [said(stop.reply(f"state {moment}")) for moment in moments]
         assert [answer["draining"] for answer in asked] == [False, False, True]
         assert [answer["bounded"] for answer in asked] == [False, True, True]
         assert all(answer["current"] for answer in asked)
@@ -307,7 +310,7 @@ class ServerContract:
     # -- ordinary requests -----------------------------------------------------------------------
 
     def test_connection_close_is_said_in_the_drain_only(self, stop: WatchedStop) -> None:
-        """A kept-alive connection is kept while serving, and given up by the server in the drain."""
+        """A kept-alive connection is kept while serving; in the drain the server gives it up."""
         assert not stop.reply("idle while serving").closes
         assert stop.reply("idle in the drain").closes
         assert stop.yes("idle is closed")
@@ -375,7 +378,7 @@ class ServerContract:
         assert stop.reply("encoded").body == ENCODED
 
     def test_a_new_event_stream_in_the_drain_is_sent_away(self, stop: WatchedStop) -> None:
-        """200 with the app's own headers and only the farewell: EventSource gives up on the rest."""
+        """200, the app's own headers, only the farewell: EventSource gives up on anything else."""
         reply = stop.reply("late stream")
         assert (reply.status, reply.headers["x-feed"], reply.complete) == (200, "ticks", True)
         assert reply.headers["content-type"].startswith("text/event-stream")
@@ -494,12 +497,7 @@ class ServerContract:
         """A stop with one idle connection, whose client asks when accepting has ended."""
         seen = WatchedStop(cls.launcher)
         with (
-            launch(
-                cls.launcher,
-                APP,
-                GRACEFUL_PROPAGATION_DELAY=0.5,
-                GRACEFUL_LINGER=3,
-            ) as server,
+            launch(cls.launcher, APP, env=settings(propagation_delay=0.5, linger=3)) as server,
             contextlib.closing(server.client()) as client,
         ):
             seen.log = server.log
@@ -527,19 +525,21 @@ class ServerContract:
 
     def test_an_idle_process_reports_no_warning(self) -> None:
         """Nobody asked in the last fifth of the delay, nothing was in flight: exit with 0."""
-        with launch(self.launcher, APP, GRACEFUL_PROPAGATION_DELAY=0.5) as server:
+        with launch(self.launcher, APP, env=settings(propagation_delay=0.5)) as server:
             server.get("/")
             server.terminate()
             assert server.wait() == 0
-            assert Counter(server.log.events(*PHASES)) == dict.fromkeys(PHASES, self.launcher.workers)
+            events = Counter(server.log.events(*PHASES))
+            assert events == dict.fromkeys(PHASES, self.launcher.workers)
             assert "warnings" not in server.log.report()
 
     # -- a farewell that hangs -------------------------------------------------------------------
 
     def test_a_farewell_that_hangs_costs_the_message_only(self) -> None:
         """The close comes with its code and delay, and the log names the fault."""
+        env = settings(propagation_delay=0.2) | {"FAREWELL": "hangs"}
         with (
-            launch(self.launcher, APP, FAREWELL="hangs", GRACEFUL_PROPAGATION_DELAY=0.2) as server,
+            launch(self.launcher, APP, env=env) as server,
             open_websocket(server, "/talk/hung") as websocket,
         ):
             websocket.send("hello")
@@ -553,8 +553,9 @@ class ServerContract:
 
     def test_a_fixed_farewell_is_sent_to_everybody(self) -> None:
         """`farewell=` may be plain text."""
+        env = settings(propagation_delay=0.2) | {"FAREWELL": "fixed"}
         with (
-            launch(self.launcher, APP, FAREWELL="fixed", GRACEFUL_PROPAGATION_DELAY=0.2) as server,
+            launch(self.launcher, APP, env=env) as server,
             open_websocket(server, "/talk/one") as one,
             open_websocket(server, "/talk/two") as two,
         ):
@@ -566,17 +567,12 @@ class ServerContract:
 
     @pytest.fixture(scope="class")
     @classmethod
-    def cut(cls) -> Iterator[WatchedStop]:
+    def cut(cls) -> Generator[WatchedStop]:
         """A stop whose drain deadline passes with work in flight."""
         seen = WatchedStop(cls.launcher)
-        environment = {
-            "GRACEFUL_PROPAGATION_DELAY": 0.3,
-            "GRACEFUL_DRAIN_TIMEOUT": 1.5,
-            "GRACEFUL_LINGER": 0.5,
-            "GRACEFUL_STREAM_WINDOW": 0.5,
-        }
+        env = settings(propagation_delay=0.3, drain_timeout=1.5, linger=0.5, stream_window=0.5)
         with contextlib.ExitStack() as exits:
-            server = exits.enter_context(launch(cls.launcher, APP, **environment))
+            server = exits.enter_context(launch(cls.launcher, APP, env=env))
             seen.log = server.log
             clients = {
                 path: exits.enter_context(contextlib.closing(server.client()))

@@ -11,7 +11,7 @@ import contextlib
 import gzip
 import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 from sse_starlette.sse import EventSourceResponse
@@ -315,7 +315,7 @@ FAREWELLS: dict[str, Any] = {"": say_farewell, "hangs": hang, "fixed": "so long"
 
 
 @contextlib.asynccontextmanager
-async def lifespan(app: Starlette) -> AsyncIterator[None]:
+async def lifespan(app: Starlette) -> AsyncGenerator[None]:
     """Takes a while to start when asked to."""
     mark("startup")
     await asyncio.sleep(float(os.environ.get("STARTUP_SECONDS", "0")))

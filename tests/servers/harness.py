@@ -20,12 +20,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-__all__ = ["LIMIT", "Client", "Launcher", "Line", "Reply", "ServerProcess", "launch"]
+__all__ = ["LIMIT", "Client", "Launcher", "Line", "Reply", "ServerProcess", "launch", "settings"]
 
 LIMIT = 30.0
 """Seconds after which an event that has not come will not come any more."""
@@ -127,8 +127,7 @@ class Log:
         """Return the `count`-th mark of the app's that begins with `mark`."""
         return self._await(lambda line: line.mark.startswith(mark), f"mark {mark!r}", count, limit)
 
-    def _await(self, wanted: object, what: str, count: int, limit: float) -> Line:
-        assert callable(wanted)
+    def _await(self, wanted: Callable[[Line], object], what: str, count: int, limit: float) -> Line:
         give_up = time.monotonic() + limit
         with self._changed:
             while True:
@@ -148,7 +147,11 @@ class Log:
 
     def events(self, *names: str) -> list[str]:
         """Return the events of graceful's in order, only those of `names` when given."""
-        return [line.event for line in self.lines if line.event and line.event in (names or [line.event])]
+        return [
+            line.event
+            for line in self.lines
+            if line.event and line.event in (names or [line.event])
+        ]
 
     def marks(self, prefix: str = "") -> list[str]:
         """Return the marks of the app's in order."""
@@ -201,9 +204,9 @@ class ServerProcess:
 
     def terminate(self) -> None:
         """Send SIGTERM to the main process, as Kubernetes and docker do."""
-        self.signal(signal.SIGTERM)
+        self.send_signal(signal.SIGTERM)
 
-    def signal(self, number: signal.Signals) -> None:
+    def send_signal(self, number: signal.Signals) -> None:
         """Signal the main process only."""
         self.process.send_signal(number)
 
@@ -236,8 +239,8 @@ def launch(
     serving: bool = True,
     stdin: int = subprocess.DEVNULL,
     stderr: int | None = None,
-    **environment: object,
-) -> Iterator[ServerProcess]:
+    env: Mapping[str, object] | None = None,
+) -> Generator[ServerProcess]:
     """Start a server and end it when the block is left.
 
     Args:
@@ -247,14 +250,15 @@ def launch(
         serving: wait until it serves.
         stdin: a descriptor for its standard input.
         stderr: a descriptor for what it writes instead of the pipe that is read here.
-        environment: variables on top of the launcher's and the test's own.
+        env: variables on top of the launcher's and the test's own.
     """
     command = [part.format(app=app) for part in launcher.command]
+    variables = {name: str(value) for name, value in (env or {}).items()}
     read, write = os.pipe()
     process = subprocess.Popen(
         [sys.executable, "-m", *command, *arguments],
         cwd=ROOT,
-        env=clean_environment() | launcher.environment | {k: str(v) for k, v in environment.items()},
+        env={**clean_environment(), **launcher.environment, **variables},
         stdin=stdin,
         stdout=subprocess.DEVNULL,
         stderr=write if stderr is None else stderr,
@@ -268,6 +272,11 @@ def launch(
         yield server
     finally:
         server.kill()
+
+
+def settings(**values: object) -> dict[str, object]:
+    """Return settings by name as environment variables."""
+    return {f"GRACEFUL_{name.upper()}": value for name, value in values.items()}
 
 
 def clean_environment() -> dict[str, str]:
@@ -306,7 +315,7 @@ class Client:
 
     def get(self, path: str, **headers: str) -> Reply:
         """Ask and return the whole answer."""
-        self.ask("GET", path, **headers)
+        self.ask("GET", path, None, **headers)
         return self.reply()
 
     def ask(self, method: str, path: str, body: bytes | None = None, **headers: str) -> None:
@@ -328,6 +337,7 @@ class Client:
         self.ask(
             "GET",
             path,
+            None,
             Connection="Upgrade",
             Upgrade="websocket",
             Sec_WebSocket_Version="13",
