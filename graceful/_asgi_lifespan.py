@@ -58,6 +58,9 @@ class _Lifespan:
 
     async def send(self, message: Message) -> None:
         kind = message["type"]
+        if not kind.startswith("lifespan."):
+            # An app that takes every scope for a request; it is told, and then spoken for.
+            raise RuntimeError(f"{kind!r} was sent to a lifespan scope")
         self.answered.add(kind)
         if kind == "lifespan.startup.complete":
             self._owner.started()

@@ -1,0 +1,93 @@
+"""The README tells the truth: its settings table, its commands and its code."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from graceful.core.budget import SETTINGS, Setting
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text("utf-8")
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
+
+
+def default_of(row: Setting) -> str:
+    """Return a default as the table writes it."""
+    if row.default is None:
+        return "none"
+    return f"`{row.default:g}`" if isinstance(row.default, float) else f"`{row.default}`"
+
+
+def settings_table() -> str:
+    """Return the rows that the README must have."""
+    return "\n".join(
+        f"| `{row.name}` | {default_of(row)} | `{row.variable}` | {row.meaning} |"
+        for row in SETTINGS
+    )
+
+
+def test_the_settings_table_is_the_one_in_the_code() -> None:
+    """Every setting, its default, its variable and its meaning stand in the README."""
+    table = README.split("| --- | --- | --- | --- |\n| `grace_period`")[1]
+    written = "| `grace_period`" + table.split("\n<!-- end of settings -->")[0]
+    assert written == settings_table()
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"(?:^|`)make (\w+)", README, re.M))))
+def test_every_make_target_exists(target: str) -> None:
+    """What the README tells people to type is in the Makefile."""
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+
+
+@pytest.mark.parametrize("extra", sorted(set(re.findall(r"graceful-drain\[([\w,]+)\]", README))))
+def test_every_extra_exists(extra: str) -> None:
+    """Each extra in a pip command is declared."""
+    declared = (ROOT / "pyproject.toml").read_text("utf-8")
+    for name in extra.split(","):
+        assert re.search(rf"^{name} = \[", declared, re.MULTILINE)
+
+
+def python_blocks(marker: str) -> list[str]:
+    """Return the Python blocks that contain `marker`."""
+    return [code for language, code in BLOCKS if language == "python" and marker in code]
+
+
+@pytest.mark.parametrize("code", python_blocks("app = "))
+def test_each_app_works_as_pasted(code: str) -> None:
+    """An app of the README comes up, answers its probe, and stops."""
+    if "django" in code:
+        pytest.importorskip("django")
+    scope: dict[str, object] = {}
+    exec(code, scope)
+    with TestClient(scope["app"]) as client:  # type: ignore[arg-type]
+        assert client.get("/readyz").json()["status"] == "ready"
+
+
+def test_python_blocks_compile() -> None:
+    """No block has a syntax error, `await` at the top level aside."""
+    flags = __import__("ast").PyCF_ALLOW_TOP_LEVEL_AWAIT
+    for code in python_blocks(""):
+        compile(code, "README.md", "exec", flags=flags)
+
+
+def test_the_console_script_says_its_version() -> None:
+    """`graceful --version` is what the package says."""
+    import graceful
+
+    command = [sys.executable, "-m", "graceful.cli", "--version"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert graceful.__version__ in said
+
+
+def test_the_timeline_adds_up() -> None:
+    """The seconds in the picture are those of the defaults."""
+    from graceful.core.budget import Settings, Timeline
+
+    timeline = Timeline.start(Settings(), 0.0)
+    assert (timeline.delay_ends, timeline.drain_deadline, timeline.exits_at) == (5, 26, 29)
