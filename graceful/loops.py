@@ -230,12 +230,12 @@ def _hidden_behind(step: object) -> object:
     """
     if type(step).__name__ not in _OPAQUE:
         return None
-    for hidden in gc.get_referents(step):
-        if hasattr(hidden, "ag_frame") or hasattr(hidden, "cr_frame"):
-            return hidden
-        if type(hidden).__name__ in _OPAQUE:
-            return hidden
-    return None
+    return next(filter(_leads_on, gc.get_referents(step)), None)
+
+
+def _leads_on(thing: object) -> bool:
+    known = hasattr(thing, "ag_frame") or hasattr(thing, "cr_frame")
+    return known or type(thing).__name__ in _OPAQUE
 
 
 _WORKERS = ("run", "worker_fn")
