@@ -49,12 +49,16 @@ async def home(request: Request) -> Response:
     return PlainTextResponse("hello\n")
 
 
+async def pid(request: Request) -> Response:
+    """Which process answers."""
+    return PlainTextResponse(str(os.getpid()))
+
+
 async def state(request: Request) -> Response:
     """What a handler can learn about the stop."""
     exchange = graceful.current_exchange()
     return JSONResponse(
         {
-            "pid": os.getpid(),
             "draining": graceful.draining(),
             "bounded": graceful.remaining() != float("inf"),
             "current": exchange is exchange_of(request),
@@ -332,6 +336,7 @@ app = Starlette(
     lifespan=lifespan,
     routes=[
         Route("/", home),
+        Route("/pid", pid),
         Route("/state", state),
         Route("/slow", slow),
         Route("/trickle", trickle),

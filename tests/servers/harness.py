@@ -86,12 +86,15 @@ class Log:
         self._lines: list[Line] = []
         self._changed = threading.Condition()
         self._over = False
+        self._reading = threading.Event()
+        self._reading.set()
         self._reader = threading.Thread(target=self._read, args=(stream,), daemon=True)
         self._reader.start()
 
     def _read(self, stream: IO[bytes]) -> None:
         with stream:
             for raw in stream:
+                self._reading.wait()
                 line = Line.parse(raw.decode(errors="replace").rstrip("\n"))
                 with self._changed:
                     self._lines.append(line)
@@ -111,8 +114,13 @@ class Log:
         """Everything so far, as written."""
         return "\n".join(line.text for line in self.lines)
 
+    def pause(self) -> None:
+        """Stop reading: the pipe fills up."""
+        self._reading.clear()
+
     def finish(self) -> None:
-        """Wait for the last line of a process that has ended."""
+        """Read, also after a pause, to the last line of a process that has ended."""
+        self._reading.set()
         self._reader.join(LIMIT)
 
     def wait(self, pattern: str, *, count: int = 1, limit: float = LIMIT) -> Line:

@@ -4,61 +4,91 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import sys
+import os
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
 from graceful.asgi import GracefulMiddleware
 
+LONG = 60
 
-def hold_the_gil(seconds: int) -> None:
+
+def block_the_loop() -> None:
+    """Keep the event loop's thread."""
+    time.sleep(LONG)
+
+
+def hold_the_gil() -> None:
     """Keep the GIL in one C call: what a bad extension does."""
-    ctypes.PyDLL(None).usleep(seconds * 1_000_000)  # PyDLL calls without letting go of the GIL
+    ctypes.PyDLL(None).usleep(LONG * 1_000_000)  # PyDLL calls without letting go of the GIL
 
 
-async def swallow() -> None:
+def sleep_in_a_thread() -> None:
+    """A sync handler, as frameworks run it."""
+    time.sleep(LONG)
+
+
+def fill_the_log() -> None:
+    """Write more to the log than its pipe can take: nobody reads it."""
+    os.write(2, b"x" * 1_000_000)
+
+
+async def swallow_cancellation(send: Any) -> None:
     """Never ends, whatever is asked of it."""
     while True:
         try:
-            await asyncio.sleep(60)
+            await asyncio.sleep(LONG)
         except asyncio.CancelledError:
             continue
 
 
-async def respond(send: Any, text: str = "ok") -> None:
-    """Answer 200."""
-    await send({"type": "http.response.start", "status": 200, "headers": []})
-    await send({"type": "http.response.body", "body": text.encode()})
-
-
-async def endless_events(send: Any) -> None:
-    """An SSE app that ignores disconnects and send errors."""
+async def ignore_disconnects(send: Any) -> None:
+    """An endless event stream that takes no notice of errors."""
     headers = [(b"content-type", b"text/event-stream")]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     while True:
-        with suppress(OSError):
+        with suppress(OSError, asyncio.CancelledError):
             await send({"type": "http.response.body", "body": b"data: x\n\n", "more_body": True})
-        await asyncio.sleep(0.05)
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(0.05)
 
 
-async def culprit(scope: Any, receive: Any, send: Any) -> None:
+def on_the_loop(hazard: Callable[[], None]) -> Callable[[Any], Awaitable[None]]:
+    """Make a hazard of something that blocks."""
+
+    async def run(send: Any) -> None:
+        hazard()
+
+    return run
+
+
+def in_a_thread(hazard: Callable[[], None]) -> Callable[[Any], Awaitable[None]]:
+    """Make a hazard of something that blocks a worker thread."""
+
+    async def run(send: Any) -> None:
+        await asyncio.to_thread(hazard)
+
+    return run
+
+
+HAZARDS: dict[str, Callable[[Any], Awaitable[None]]] = {
+    "/blocked": on_the_loop(block_the_loop),
+    "/gil": in_a_thread(hold_the_gil),
+    "/thread": in_a_thread(sleep_in_a_thread),
+    "/log": on_the_loop(fill_the_log),
+    "/swallow": swallow_cancellation,
+    "/endless": ignore_disconnects,
+}
+
+
+async def hazardous(scope: Any, receive: Any, send: Any) -> None:
     """The app: the path says what goes wrong."""
-    path = scope["path"]
-    if path == "/blocked":
-        time.sleep(60)  # noqa: ASYNC251 - the hazard itself
-    elif path == "/gil":
-        await asyncio.to_thread(hold_the_gil, 60)
-    elif path == "/swallow":
-        await swallow()
-    elif path == "/endless":
-        await endless_events(send)
-    elif path == "/thread":
-        await asyncio.to_thread(time.sleep, 60)
-    elif path == "/noise":
-        sys.stderr.write("x" * 200_000)
-        sys.stderr.flush()
-    await respond(send)
+    if scope["type"] != "http":
+        raise RuntimeError("HTTP only")
+    os.write(2, f"@ {os.getpid()} in {scope['path']}\n".encode())
+    await HAZARDS[scope["path"]](send)
 
 
-app = GracefulMiddleware(culprit)
+app = GracefulMiddleware(hazardous)
