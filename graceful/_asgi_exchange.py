@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from traceback import clear_frames
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 from ._asgi_types import App, Message, Receive, Scope, Send
 from .context import StreamClosed, exchange_var
@@ -216,9 +216,16 @@ def frames_of(top: FrameType | None) -> list[FrameType]:
 
 
 def _is_closed(error: BaseException) -> bool:
+    return isinstance(error, StreamClosed) or (
+        bool(_parts(error)) and all(map(_is_closed, _parts(error)))
+    )
+
+
+def _parts(error: BaseException) -> Sequence[BaseException]:
+    """Return the exceptions of a group, nothing for any other."""
     if isinstance(error, BaseExceptionGroup):
-        return all(_is_closed(part) for part in error.exceptions)
-    return isinstance(error, StreamClosed)
+        return cast("BaseExceptionGroup[BaseException]", error).exceptions
+    return ()
 
 
 def _let_go(error: BaseException) -> None:
@@ -228,5 +235,5 @@ def _let_go(error: BaseException) -> None:
     not when the collector finds the cycle.
     """
     clear_frames(error.__traceback__)
-    for part in error.exceptions if isinstance(error, BaseExceptionGroup) else ():
+    for part in _parts(error):
         _let_go(part)

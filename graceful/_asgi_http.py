@@ -75,9 +75,9 @@ class HttpExchange(AsgiExchange):
         if self.ended:
             return self._send_after_end()
         if message["type"] == "http.response.start":
-            headers = message.get("headers", ())
-            if not isinstance(headers, list):
-                message["headers"] = headers = list(headers)  # an iterator can be read only once
+            headers: Headers = list(message.get("headers", ()))  # an iterator is read only once
+            if "headers" in message:
+                message["headers"] = headers
             self._first = message
             self._recognise(message)
             return self._send_late_start(message, headers)

@@ -314,7 +314,7 @@ class GracefulMiddleware:
     async def before_shutdown(self) -> None:
         """The server has asked for the end: what is still in flight is drained first."""
         if self._member is not None and self.lifecycle.is_last(self._member):
-            await self.lifecycle.stop("lifespan.shutdown")
+            await self.lifecycle.stop("lifespan.shutdown", lingers=False)
             await self.lifecycle.clean_up()
 
     def must_speak(self) -> bool:

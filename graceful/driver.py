@@ -74,6 +74,7 @@ class Driver:
         self._loop = loop
         self._wake = anyio.Event()
         self._running = False
+        self.lingers = True
         self._drained = anyio.Event()
         self._cleaned = False
 
@@ -99,12 +100,16 @@ class Driver:
         await self.drain()
         self._owner.server.leave()
 
-    async def drain(self) -> None:
-        """Return when nothing is in flight any more or the drain deadline has passed."""
+    async def drain(self, *, lingers: bool = True) -> None:
+        """Return when nothing is in flight any more or the drain deadline has passed.
+
+        `lingers` is False when the server has closed its connections already.
+        """
         if self._running:
             await self._drained.wait()
             return
         self._running = True
+        self.lingers = lingers
         self._core.tracker.on_end = self.wake
         for exchange in tuple(self._core.tracker.live):
             exchange.watch()
@@ -253,7 +258,7 @@ class _Drain:
     def _lingers_until(self) -> float:
         """Nobody can send a request any more once the last connection is gone."""
         assert self._accepted_until is not None
-        if not self._server.has_connections():
+        if not self._driver.lingers or not self._server.has_connections():
             return self._accepted_until
         return self._accepted_until + self._core.settings.linger
 

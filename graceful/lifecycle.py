@@ -227,10 +227,12 @@ class Lifecycle:
 
     def started(self) -> None:
         """An app is ready to serve."""
-        if self.phase is not Phase.STARTING:
-            return
-        self.move(self.core.started)
-        if self._loud and self.phase is Phase.SERVING:
+        if self.phase is Phase.STARTING:
+            self.move(self.core.started)
+            self._say_started()
+
+    def _say_started(self) -> None:
+        if self._loud and self.core.ready:
             settings = self.core.settings
             self._broadcast.publish(
                 Started(settings.values(), dict(settings.sources), self.server.name)
@@ -344,8 +346,11 @@ class Lifecycle:
 
     # -- the server stops ---------------------------------------------------------------------
 
-    async def stop(self, cause: str) -> None:
-        """The server has begun to stop by itself: drain without a delay, return when drained."""
+    async def stop(self, cause: str, *, lingers: bool = True) -> None:
+        """The server has begun to stop by itself: drain without a delay, return when drained.
+
+        `lingers` is False when it has closed its connections already: no request can come any more.
+        """
         self._loud = self._loud or len(self.tracker) > 0
         self.move(lambda now: self.core.shutdown(cause, now))
         if self.loop is None:
@@ -353,7 +358,7 @@ class Lifecycle:
         driver = self._own_driver(self.loop)
         self._driving = True
         driver.wake()
-        await driver.drain()
+        await driver.drain(lingers=lingers)
 
     async def clean_up(self) -> None:
         """Everything is drained: move to CLOSING and run the clean-up hooks."""
