@@ -28,6 +28,7 @@ RUNTIME = {"anyio", "asgiref", "structlog"}
 """The distribution's dependencies. Everything else is an extra, and has a module of its own."""
 
 EXTRAS = {
+    "graceful._trio": {"trio"},
     "graceful.cli": {"click", "rich"},
     "graceful.rehearsal": {"aiohttp", "click", "rich"},
 }
@@ -44,6 +45,11 @@ WAITS = {
         "fail_after": "hooks have a time limit each",
     },
     "graceful.lifecycle": {"wait": "`wait_draining` is how user code waits for the drain"},
+    "graceful.probe_server": {
+        "get": "a probe's thread waits for checks that run on the loop, with their time limit",
+        "join": "the port is free again when `close` returns",
+        "wait": "a listener out of descriptors tries again a moment later",
+    },
     "graceful.probes": {
         "wait": "one round of checks at a time, others wait for its answer",
         "move_on_after": "a check has a time limit",
@@ -287,6 +293,13 @@ def test_only_dependencies_are_imported_when_a_module_is_loaded(module: Module) 
     assert roots - sys.stdlib_module_names <= allowed
 
 
+@pytest.mark.parametrize("module", on("shells", "core", "integrations"), ids=by_name)
+def test_a_module_of_an_extra_is_loaded_only_by_who_needs_it(module: Module) -> None:
+    """A plain import in its own module, which nothing else imports when it is loaded."""
+    for extra in EXTRAS:
+        assert module.name.startswith(extra) or not module.imported(extra, at_top=True)
+
+
 def test_imports_have_no_circles() -> None:
     """Downwards means that the modules can be put in an order in which each one is loaded once."""
     names = {module.name for module in MODULES}
@@ -317,7 +330,7 @@ def test_only_the_driver_and_a_few_with_a_reason_wait(module: Module) -> None:
 
 def test_the_list_of_exceptions_is_no_longer_than_needed() -> None:
     """Each entry belongs to a module that exists, and has a reason."""
-    assert set(WAITS) <= {module.name for module in MODULES}
+    assert {*WAITS, *EXTRAS} <= {module.name for module in MODULES}
     assert all(reason for calls in WAITS.values() for reason in calls.values())
     assert not any(name.startswith("graceful.core") for name in WAITS)
 

@@ -257,6 +257,14 @@ def test_the_fix_names_only_what_can_make_up_for_the_excess() -> None:
     )
 
 
+def test_the_fix_names_what_was_set_by_hand_before_defaults() -> None:
+    """The default delay of 5 s could make up for 3 s too, but nobody has just written it."""
+    assert refusal(drain_timeout=24).endswith(
+        "by 3 s; lower drain_timeout (from keyword argument), "
+        "or raise grace_period together with the platform's own setting"
+    )
+
+
 def test_without_a_value_set_by_hand_the_fix_names_the_defaults() -> None:
     """A short grace period alone: each default that is long enough can be lowered."""
     assert refusal(grace_period=7) == (

@@ -123,6 +123,7 @@ def test_an_event_without_an_entry_is_an_error_that_names_both(
         next_phase(phase, event)
     assert str(caught.value) == text
     assert caught.value.__suppress_context__
+    assert caught.value.__cause__ is None
 
 
 def test_the_tables_cannot_be_changed() -> None:
