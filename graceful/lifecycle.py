@@ -337,9 +337,10 @@ class Lifecycle:
         if trap is None or not in_main_thread():
             return
         previous = trap.previous.get(signal.SIGTERM)
+        signalled = self.core.cause is not None and self.core.cause.signal
         if callable(previous):
             previous(signal.SIGTERM, None)
-        elif previous is signal.SIG_DFL:
+        elif previous is signal.SIG_DFL and signalled:  # a program that calls `terminate` lives on
             self.finish()
             self._release()
             signal.raise_signal(signal.SIGTERM)
