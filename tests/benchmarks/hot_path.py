@@ -120,7 +120,9 @@ async def main() -> float:
     await with_lifespan(only_http, measure)
     ratios = [
         (graceful - bare) / (empty - bare)
-        for bare, empty, graceful in zip(*times.values(), strict=True)
+        for bare, empty, graceful in zip(
+            times["bare"], times["empty"], times["graceful"], strict=True
+        )
     ]
     for name, seconds in times.items():
         print(f"{name:>9}: {statistics.median(seconds) * 1e6:6.3f} µs a request (median block)")

@@ -17,7 +17,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 
 PAIRS = 12
 SECONDS = 2
@@ -25,7 +25,7 @@ BAR = 0.97
 
 
 @contextlib.contextmanager
-def server(app: str) -> Iterator[int]:
+def server(app: str) -> Generator[int]:
     """Run uvicorn with `app` and give its port."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -74,8 +74,9 @@ def main() -> float:
         raise SystemExit("this benchmark needs wrk: apt-get install wrk")
     module = "tests.benchmarks.apps"
     with server(f"{module}:bare") as bare, server(f"{module}:wrapped") as wrapped:
-        load(bare), load(wrapped)  # warm-up
-        pairs = []
+        for port in (bare, wrapped):
+            load(port)  # warm-up
+        pairs: list[tuple[float, float]] = []
         for turn in range(PAIRS):
             order = (bare, wrapped) if turn % 2 else (wrapped, bare)
             rates = {port: load(port) for port in order}
