@@ -257,12 +257,14 @@ def test_a_check_that_is_cancelled_from_inside_has_failed() -> None:
     assert rig.published == [Fault("readiness check 'database'", "was cancelled")]
 
 
-def test_a_signal_while_checks_run_is_what_counts(run: Callable[..., Any]) -> None:
-    """An answer is never 'ready' once the phase has moved on."""
+@pytest.mark.parametrize("result", [True, False])
+def test_a_signal_while_checks_run_is_what_counts(result: bool, run: Callable[..., Any]) -> None:
+    """Once the phase has moved on it is the whole answer, whatever the checks say."""
     rig = Rig()
 
-    async def terminated() -> None:
+    async def terminated() -> object:
         rig.core.climb("SIGTERM", 100.0)
+        return result
 
     rig.probes = Probes(rig.settings, {"database": terminated}, rig.published.append, lambda: 100.0)
     answer: Answer = run(rig.ready)
