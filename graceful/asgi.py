@@ -9,7 +9,7 @@ path, which is written for speed: one object for a request, no coroutine of its 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ._asgi_exchange import Farewell, Shell
 from ._asgi_http import HttpExchange, answer
@@ -26,9 +26,11 @@ from .driver import Hook, HookPhase
 from .lifecycle import Lifecycle, Member, current
 from .loops import AsyncioLoop, Loop, current_loop
 from .observers import Observer
-from .probe_server import ProbeServer
 from .probes import Probes
 from .settings import load, unknown_variables
+
+if TYPE_CHECKING:
+    from .probe_server import ProbeServer
 
 __all__ = ["GracefulMiddleware"]
 
@@ -304,6 +306,8 @@ class GracefulMiddleware:
 
     def _open_probe_port(self) -> None:
         if self.settings.probe_port is not None and self._probes is not None:
+            from .probe_server import ProbeServer  # pulls in http.server, which few need
+
             self._probe_server = ProbeServer(self.settings, self._probes, self.lifecycle)
             self._probe_server.start()
 

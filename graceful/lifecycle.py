@@ -234,9 +234,8 @@ class Lifecycle:
     def _say_started(self) -> None:
         if self._loud and self.core.ready:
             settings = self.core.settings
-            self._broadcast.publish(
-                Started(settings.values(), dict(settings.sources), self.server.name)
-            )
+            in_force = settings.values() | {"drain_timeout": settings.drain}
+            self._broadcast.publish(Started(in_force, dict(settings.sources), self.server.name))
 
     def leave(self, member: Member) -> None:
         """An app takes part no more. The last one ends the life."""

@@ -23,6 +23,7 @@ from typing import Any, Final, Protocol, cast
 import structlog
 from structlog.typing import EventDict
 
+from .core.lifecycle import plain
 from .core.phases import Phase
 from .core.records import (
     BudgetShort,
@@ -156,7 +157,7 @@ def _lines(record: Record) -> Iterator[_Line]:
             yield _Line(logging.WARNING, "budget short", {**fields, "hint": hint})
         case Notice():
             level = logging.WARNING if record.level == "warning" else logging.INFO
-            yield _Line(level, _one_line(record.text))
+            yield _Line(level, plain(record.text))
         case Fault():
             yield _Line(logging.WARNING, "failed", _pick(record, "what", "error"))
         case DrainReport():
@@ -204,7 +205,7 @@ def _cut(record: ExchangeCut) -> Iterator[_Line]:
 
 def _about(straggler: Straggler) -> dict[str, Any]:
     fields = _pick(straggler, "kind", "client", "age", "phase")
-    return {"what": _one_line(straggler.name), **{k: v for k, v in fields.items() if v != ""}}
+    return {"what": plain(straggler.name), **{k: v for k, v in fields.items() if v != ""}}
 
 
 def _stack_once(straggler: Straggler, seen: set[str]) -> str:
@@ -270,7 +271,7 @@ def _straggler_block(stragglers: Iterable[Straggler]) -> str:
     seen: set[str] = set()
     lines: list[str] = []
     for straggler in stragglers:
-        lines.append(f"still in flight: {_one_line(_named(straggler))} ({straggler.phase})")
+        lines.append(f"still in flight: {plain(_named(straggler))} ({straggler.phase})")
         if stack := _stack_once(straggler, seen):
             lines.append(stack)
     return "\n".join(lines)
@@ -289,17 +290,10 @@ def _tidy(value: Any) -> Any:
     if isinstance(value, float):
         return round(value, 3)
     if isinstance(value, str):
-        return _one_line(value)
+        return plain(value)
     if isinstance(value, list):
-        return [_one_line(part) for part in cast("list[str]", value)]
+        return [plain(part) for part in cast("list[str]", value)]
     return value
-
-
-def _one_line(text: str) -> str:
-    """Escape what could forge a log line or a terminal sequence."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _text(line: _Line) -> str:

@@ -17,7 +17,7 @@ from .pacing import Draw, close_probability, farewell_offsets, retry_delay_ms
 from .phases import TRAITS, Event, Phase, Traits, next_phase
 from .records import DrainReport, PhaseChanged, Rung, Straggler
 
-__all__ = ["Cause", "LifecycleCore", "Refusal", "Tally"]
+__all__ = ["Cause", "LifecycleCore", "Refusal", "Tally", "plain"]
 
 SAME_RUNG: Final = 1.0
 """Seconds. systemd signals parent and workers at once and the parent signals again (uvicorn's
@@ -287,7 +287,7 @@ class LifecycleCore:
         found = [self.straggler(e, now, stacks=stacks) for e in tuple(self.tracker.live)]
         holds = tuple(self.tracker.holds)
         return found + [
-            Straggler("hold", _plain(h.name), "", now - h.began, self.phase.value) for h in holds
+            Straggler("hold", plain(h.name), "", now - h.began, self.phase.value) for h in holds
         ]
 
     def straggler(self, exchange: Exchange, now: float, *, stacks: bool) -> Straggler:
@@ -295,8 +295,8 @@ class LifecycleCore:
         about = exchange.describe()
         return Straggler(
             kind=exchange.kind,
-            name=_plain(f"{about['method']} {about['path']}".strip()),
-            client=_plain(about["client"]),
+            name=plain(f"{about['method']} {about['path']}".strip()),
+            client=plain(about["client"]),
             age=now - exchange.began,
             phase=self.phase.value,
             stack=exchange.stack() if stacks else "",
@@ -425,6 +425,8 @@ class LifecycleCore:
         return max(0.0, now - self.timeline.signalled) if self.timeline else 0.0
 
 
-def _plain(text: str) -> str:
-    """Escape what could forge a log line or a terminal sequence."""
+def plain(text: str) -> str:
+    """Return `text` on one line: what could forge a log line or a terminal sequence is escaped."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
