@@ -196,6 +196,24 @@ class ServerProcess:
         """Wait until every worker serves."""
         self.await_port()
         self.log.wait_event("serving", count=self.launcher.workers)
+        self.await_listening()
+
+    def await_listening(self) -> None:
+        """Wait for the first connection that is not refused.
+
+        An app is ready before its server listens, and a parent tells its port even earlier; no line
+        says when the one has followed from the other.
+        """
+        give_up = time.monotonic() + LIMIT
+        while True:
+            try:
+                self.client().close()
+            except ConnectionRefusedError:
+                if time.monotonic() > give_up:
+                    raise
+                time.sleep(0.01)
+            else:
+                return
 
     def client(self, timeout: float = LIMIT) -> Client:
         """Return a client that will open one connection of its own."""

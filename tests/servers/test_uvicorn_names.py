@@ -1,0 +1,124 @@
+"""The names of uvicorn's that the integration relies on: this fails when a new version moves one.
+
+Everything here is checked on the installed uvicorn itself, not through the integration.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import signal
+from typing import Any
+
+import uvicorn
+from uvicorn.config import Config
+from uvicorn.server import Server
+
+from graceful.integrations.uvicorn import UvicornServer, detect
+
+
+async def app(scope: Any, receive: Any, send: Any) -> None:
+    """Answer 200."""
+    if scope["type"] != "http":
+        raise RuntimeError("HTTP only")
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"ok"})
+
+
+def quiet_server(**options: Any) -> Server:
+    """Return a server that has not been started."""
+    return Server(Config(app, port=0, log_level="critical", **options))
+
+
+def test_the_handler_of_sigterm_is_a_method_of_the_server() -> None:
+    """So the server is found behind it."""
+    server = quiet_server()
+    with server.capture_signals():
+        handler = signal.getsignal(signal.SIGTERM)
+    assert getattr(handler, "__self__", None) is server
+    found = detect(handler)
+    assert isinstance(found, UvicornServer)
+    assert found.name == f"uvicorn {uvicorn.__version__}"
+
+
+def test_the_options_that_are_read() -> None:
+    """`timeout_graceful_shutdown`, `should_reload` and `lifespan` of the configuration."""
+    config = quiet_server(timeout_graceful_shutdown=7, lifespan="on").config
+    assert config.timeout_graceful_shutdown == 7
+    assert config.lifespan == "on"
+    assert config.should_reload is False
+
+
+def test_shutdown_is_looked_up_on_the_instance_and_awaited() -> None:
+    """`shutdown(sockets=...)` is what a stop goes through, and it can be replaced."""
+    assert list(inspect.signature(Server.shutdown).parameters) == ["self", "sockets"]
+    assert inspect.iscoroutinefunction(Server.shutdown)
+    server = quiet_server()
+    original = server.shutdown
+    seen: list[object] = []
+
+    async def shutdown(sockets: Any = None) -> None:
+        seen.append(sockets)
+        await original(sockets=sockets)
+
+    server.shutdown = shutdown  # type: ignore[method-assign]
+    asyncio.run(_serve_and_stop(server))
+    assert seen == [None]
+
+
+async def _serve_and_stop(server: Server) -> None:
+    serving = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+    server.should_exit = True
+    await serving
+
+
+def test_the_attributes_of_a_running_server() -> None:
+    """`servers` with their listening sockets, `server_state.connections` of live clients."""
+    server = quiet_server()
+
+    async def look() -> None:
+        serving = asyncio.create_task(server.serve())
+        while not server.started:
+            await asyncio.sleep(0.01)
+        (listener,) = [s for each in server.servers for s in each.sockets]
+        assert listener.fileno() > 0
+        assert not server.server_state.connections
+        reader, writer = await asyncio.open_connection(*listener.getsockname()[:2])
+        writer.write(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n")
+        await reader.readuntil(b"ok")
+        assert len(server.server_state.connections) == 1
+        server.should_exit = True
+        await serving
+        assert not server.server_state.connections
+        writer.close()
+        await writer.wait_closed()
+
+    asyncio.run(look())
+
+
+def test_a_server_in_a_thread_is_found_in_the_tasks_of_its_loop() -> None:
+    """`Server.serve` is awaited there, and its frame has the server as `self`."""
+    server = quiet_server()
+    found: list[object] = []
+
+    async def look() -> None:
+        serving = asyncio.create_task(server.serve())
+        while not server.started:
+            await asyncio.sleep(0.01)
+        found.append(detect(signal.SIG_DFL))
+        server.should_exit = True
+        await serving
+
+    asyncio.run(look())
+    assert isinstance(found[0], UvicornServer)
+
+
+def test_no_server_is_found_where_none_runs() -> None:
+    """Neither behind a default handler nor on a loop of somebody else's."""
+
+    async def look() -> object:
+        return detect(signal.SIG_DFL)
+
+    assert asyncio.run(look()) is None
