@@ -45,7 +45,8 @@ class GracefulMiddleware:
     Args:
         app: any ASGI 3 app.
         checks: readiness checks by name; async (or sync, then run in a thread) callables without
-            arguments. One that raises, returns False or exceeds `check_timeout` makes readiness 503.
+            arguments. One that raises, returns False or takes longer than `check_timeout` makes
+            readiness 503.
         farewell: what a WebSocket client is sent before the close: text, bytes, or a callable that
             gets the exchange and returns one of them or None. None = only the close frame.
         sse_event: name of the last event of an SSE stream.
@@ -161,8 +162,10 @@ class GracefulMiddleware:
                 durations.append(seconds)
                 if len(durations) >= BATCH:
                     shell.tracker.fold()
-            if not exchange._plain and shell.tracker.on_end is not None:
-                shell.tracker.on_end()
+            if not exchange._plain:
+                exchange.uncancel()
+                if (on_end := shell.tracker.on_end) is not None:
+                    on_end()
             # Servers' `send` leads to the scope: what leads back from there would be a cycle, and
             # cost a fifth of the throughput in work for the garbage collector.
             del scope["graceful"]
@@ -187,7 +190,10 @@ class GracefulMiddleware:
         try:
             await answer(send, 503, "draining", {"retry-after": "1", **exchange.close_header()})
         finally:
-            exchange.shell.core.tracker.live.pop(exchange, None)
+            tracker = exchange.shell.tracker
+            tracker.live.pop(exchange, None)
+            if (on_end := tracker.on_end) is not None:
+                on_end()
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         shell = self._shell or self._entered()
@@ -218,6 +224,7 @@ class GracefulMiddleware:
                 raise
         finally:
             exchange_var.reset(token)
+            exchange.uncancel()
             tracker.end(exchange, shell.clock())
 
     # -- probes --------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from starlette.testclient import TestClient
@@ -59,10 +60,14 @@ def python_blocks(marker: str) -> list[str]:
 
 
 @pytest.mark.parametrize("code", python_blocks("app = "))
-def test_each_app_works_as_pasted(code: str) -> None:
+def test_each_app_works_as_pasted(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """An app of the README comes up, answers its probe, and stops."""
     if "django" in code:
-        pytest.importorskip("django")
+        settings = ModuleType("project.settings")
+        vars(settings).update(SECRET_KEY="x", ROOT_URLCONF="project.settings", urlpatterns=[])
+        monkeypatch.setitem(sys.modules, "project.settings", settings)
+        monkeypatch.setitem(sys.modules, "project", ModuleType("project"))
+        monkeypatch.setenv("DJANGO_SETTINGS_MODULE", "project.settings")
     scope: dict[str, object] = {}
     exec(code, scope)
     with TestClient(scope["app"]) as client:  # type: ignore[arg-type]
