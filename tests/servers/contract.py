@@ -26,7 +26,17 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from .contract_app import ENCODED
-from .harness import LIMIT, Client, Launcher, Log, Reply, ServerProcess, launch, settings
+from .harness import (
+    LIMIT,
+    Client,
+    Launcher,
+    Log,
+    Reply,
+    ServerProcess,
+    launch,
+    reserved_port,
+    settings,
+)
 
 __all__ = ["ServerContract"]
 
@@ -532,6 +542,34 @@ class ServerContract:
             events = Counter(server.log.events(*PHASES))
             assert events == dict.fromkeys(PHASES, self.launcher.workers)
             assert "warnings" not in server.log.report()
+
+    # -- the private probe port ------------------------------------------------------------------
+
+    def test_readiness_flips_under_a_blocked_loop(self) -> None:
+        """On the private port, which asks no event loop; liveness stays 200 there, too."""
+        env = settings(propagation_delay=0.2, linger=0.2)
+        with (
+            reserved_port() as port,
+            launch(self.launcher, APP, env=env | settings(probe_port=port)) as server,
+            contextlib.ExitStack() as exits,
+        ):
+
+            def probe(path: str) -> int:
+                with contextlib.closing(Client(port)) as client:
+                    return client.get(path).status
+
+            blocked: list[Client] = []
+            for count in range(1, self.launcher.workers + 1):
+                blocked.append(exits.enter_context(contextlib.closing(server.client())))
+                blocked[-1].ask("GET", "/block")
+                server.log.wait_mark("blocking", count=count)
+            assert (probe("/readyz"), probe("/livez")) == (200, 200)
+            server.terminate()
+            server.log.wait_event("lame duck", count=self.launcher.workers)
+            assert (probe("/readyz"), probe("/livez")) == (503, 200)
+            assert not server.log.marks("blocked no more")
+            assert [client.reply().body for client in blocked] == [b"at last\n"] * len(blocked)
+            assert server.wait() == 0
 
     # -- a farewell that hangs -------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ import contextlib
 import gzip
 import json
 import os
+import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
@@ -77,6 +78,14 @@ async def after_slow() -> None:
     """Background work of a request."""
     await asyncio.sleep(0.1)
     mark("background task done")
+
+
+async def block(request: Request) -> Response:
+    """A request that keeps the event loop from everything else."""
+    mark("blocking")
+    time.sleep(2)  # noqa: ASYNC251 - the point of it
+    mark("blocked no more")
+    return PlainTextResponse("at last\n")
 
 
 async def trickle(request: Request) -> Response:
@@ -339,6 +348,7 @@ app = Starlette(
         Route("/pid", pid),
         Route("/state", state),
         Route("/slow", slow),
+        Route("/block", block),
         Route("/trickle", trickle),
         Route("/upload", upload, methods=["POST"]),
         Route("/stuck", stuck),

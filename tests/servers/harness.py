@@ -25,7 +25,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-__all__ = ["LIMIT", "Client", "Launcher", "Line", "Reply", "ServerProcess", "launch", "settings"]
+__all__ = [
+    "LIMIT",
+    "Client",
+    "Launcher",
+    "Line",
+    "Reply",
+    "ServerProcess",
+    "launch",
+    "reserved_port",
+    "settings",
+]
 
 LIMIT = 30.0
 """Seconds after which an event that has not come will not come any more."""
@@ -303,6 +313,19 @@ def launch(
 def settings(**values: object) -> dict[str, object]:
     """Return settings by name as environment variables."""
     return {f"GRACEFUL_{name.upper()}": value for name, value in values.items()}
+
+
+@contextlib.contextmanager
+def reserved_port() -> Generator[int]:
+    """Keep a port that is free for a server that can't choose one and tell.
+
+    A bound socket that does not listen keeps the kernel from giving the port to anybody else, and
+    with SO_REUSEADDR on both sides the server can still bind it.
+    """
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 0))
+        yield holder.getsockname()[1]
 
 
 def clean_environment() -> dict[str, str]:

@@ -6,8 +6,10 @@ Everything here is checked on the installed uvicorn itself, not through the inte
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import signal
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import uvicorn
@@ -62,14 +64,22 @@ def test_shutdown_is_looked_up_on_the_instance_and_awaited() -> None:
         await original(sockets=sockets)
 
     server.shutdown = shutdown  # type: ignore[method-assign]
-    asyncio.run(_serve_and_stop(server))
+
+    async def run() -> None:
+        async with running(server):
+            pass
+
+    asyncio.run(run())
     assert seen == [None]
 
 
-async def _serve_and_stop(server: Server) -> None:
+@contextlib.asynccontextmanager
+async def running(server: Server) -> AsyncGenerator[None]:
+    """Run `server` on this loop until the block is left."""
     serving = asyncio.create_task(server.serve())
-    while not server.started:
+    while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
         await asyncio.sleep(0.01)
+    yield
     server.should_exit = True
     await serving
 
@@ -79,18 +89,14 @@ def test_the_attributes_of_a_running_server() -> None:
     server = quiet_server()
 
     async def look() -> None:
-        serving = asyncio.create_task(server.serve())
-        while not server.started:
-            await asyncio.sleep(0.01)
-        (listener,) = [s for each in server.servers for s in each.sockets]
-        assert listener.fileno() > 0
-        assert not server.server_state.connections
-        reader, writer = await asyncio.open_connection(*listener.getsockname()[:2])
-        writer.write(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n")
-        await reader.readuntil(b"ok")
-        assert len(server.server_state.connections) == 1
-        server.should_exit = True
-        await serving
+        async with running(server):
+            (listener,) = [s for each in server.servers for s in each.sockets]
+            assert listener.fileno() > 0
+            assert not server.server_state.connections
+            reader, writer = await asyncio.open_connection(*listener.getsockname()[:2])
+            writer.write(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n")
+            await reader.readuntil(b"ok")
+            assert len(server.server_state.connections) == 1
         assert not server.server_state.connections
         writer.close()
         await writer.wait_closed()
@@ -104,12 +110,8 @@ def test_a_server_in_a_thread_is_found_in_the_tasks_of_its_loop() -> None:
     found: list[object] = []
 
     async def look() -> None:
-        serving = asyncio.create_task(server.serve())
-        while not server.started:
-            await asyncio.sleep(0.01)
-        found.append(detect(signal.SIG_DFL))
-        server.should_exit = True
-        await serving
+        async with running(server):
+            found.append(detect(signal.SIG_DFL))
 
     asyncio.run(look())
     assert isinstance(found[0], UvicornServer)
