@@ -851,6 +851,15 @@ def test_only_recent_arrivals_are_remembered() -> None:
     assert len(core._arrivals) == RECENT
 
 
+def test_known_streams_push_no_ordinary_arrival_out() -> None:
+    """A herd of WebSockets that redial leaves the last ordinary request to be found."""
+    core = stopping()
+    begin(core, 101.0)
+    for _ in range(RECENT):
+        begin(core, 102.0, "websocket")
+    assert core.report(107.0).last_request_after == 1.0
+
+
 def test_a_recovered_process_forgets_its_arrivals() -> None:
     """The next flip is judged by what comes after it."""
     core = serving()
