@@ -1,0 +1,171 @@
+"""The processes under test: their ports, their output, their signals, and that none outlives us.
+
+An instance is any command line. It runs in a session of its own, so that SIGTERM goes to its main
+process only, as platforms do it, and SIGKILL can go to everything that it has started.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+from .plan import Plan, PlanError, RehearsalError
+from .readiness import Answer, probe
+
+__all__ = ["Instance", "Phase", "reserved_ports"]
+
+TAIL: Final = 20
+"""Lines of an instance's output that an error shows."""
+READY_POLL: Final = 0.05
+"""Seconds between two looks at an instance that is starting."""
+
+
+class Phase(StrEnum):
+    """What an instance looks like from outside."""
+
+    STARTING = "starting"
+    SERVING = "serving"
+    LAME_DUCK = "lame duck"
+    """Unready, and accepting."""
+    DRAINING = "draining"
+    """No new connections."""
+    EXITED = "exited"
+
+
+class Instance:
+    """One place behind the balancer, with the process that fills it at the moment."""
+
+    def __init__(self, name: str, port: int, plan: Plan, logs: Path) -> None:
+        self.name = name
+        self.port = port
+        self.phase = Phase.EXITED
+        self.life = 0
+        """How many processes have filled this place so far."""
+        self.restart: int | None = None
+        """Number of its latest restart."""
+        self.sigterm_at: float | None = None
+        """Clock time of the SIGTERM while it is being restarted, None at other times."""
+        self.last_ok_at = 0.0
+        """Clock time at which it last finished an ordinary request well."""
+        self.served = 0
+        self.lost = 0
+        self.in_flight = 0
+        self.log = logs / f"{name}.log"
+        self._plan = plan
+        self._process: asyncio.subprocess.Process | None = None
+        self._log_start = 0
+
+    async def start(self) -> None:
+        """Start the process; `until_ready` waits for it.
+
+        Raises:
+            PlanError: there is no such command.
+        """
+        self.life += 1
+        self.phase = Phase.STARTING
+        command = self._plan.command_for(self.port)
+        with self.log.open("ab") as output:
+            self._log_start = output.tell()
+            try:
+                self._process = await asyncio.create_subprocess_exec(
+                    *command,
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=asyncio.subprocess.STDOUT,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise PlanError(f"can't start {command[0]!r}: {error.strerror}") from error
+
+    async def until_ready(self) -> None:
+        """Wait until the readiness path answers with success.
+
+        Raises:
+            RehearsalError: it died or took too long; the message ends with its output.
+        """
+        limit = time.monotonic() + self._plan.start_timeout
+        while await self._probe() is not Answer.READY:
+            if self.exit_code is not None:
+                raise RehearsalError(self._said(f"exited with {self.exit_code} while starting"))
+            if time.monotonic() > limit:
+                path, seconds = self._plan.readiness_path, self._plan.start_timeout
+                raise RehearsalError(self._said(f"{path} was not ready after {seconds:g} s"))
+            await asyncio.sleep(READY_POLL)
+        self.phase = Phase.SERVING
+
+    async def _probe(self) -> Answer:
+        return await probe(self.port, self._plan.readiness_path, timeout=1.0)
+
+    def _said(self, what: str) -> str:
+        with self.log.open("rb") as output:
+            output.seek(self._log_start)
+            lines = output.read().decode("utf-8", "replace").splitlines()[-TAIL:]
+        said = "\n".join(f"    {line}" for line in lines) or "    (no output)"
+        return f"{self.name} (port {self.port}) {what}; its last lines:\n{said}"
+
+    @property
+    def exit_code(self) -> int | None:
+        """Of the current process; None while it runs."""
+        return self._process.returncode if self._process else None
+
+    def terminate(self) -> None:
+        """Send SIGTERM to the main process only."""
+        if self._process and self._process.returncode is None:
+            self._process.terminate()
+
+    async def until_exit(self, timeout: float) -> bool:
+        """Wait for the exit of the main process; False = it still ran after `timeout` seconds."""
+        assert self._process
+        try:
+            async with asyncio.timeout(timeout):
+                await self._process.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def kill_group(self) -> bool:
+        """Send SIGKILL to everything that the process has started; False = nobody was left."""
+        if self._process is None:
+            return False
+        try:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return False
+        except PermissionError:  # macOS: only zombies are left
+            return False
+        return True
+
+    async def end(self) -> None:
+        """Make sure that nothing of it runs any more."""
+        self.kill_group()
+        if self._process:
+            await self._process.wait()
+        self.phase = Phase.EXITED
+
+
+@contextlib.contextmanager
+def reserved_ports(count: int) -> Iterator[list[int]]:
+    """Find free loopback ports and keep others from being given them while instances restart.
+
+    A port without a listener may become the source port of any connection, of our own load too.
+    On Linux a bound socket that does not listen prevents that, and with SO_REUSEADDR on both sides
+    a server may still bind and listen there. Elsewhere it may not, and the ports are let go.
+    """
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for reserved in sockets:
+            reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            reserved.bind(("127.0.0.1", 0))
+        ports = [reserved.getsockname()[1] for reserved in sockets]
+        if sys.platform != "linux":
+            stack.close()
+        yield ports

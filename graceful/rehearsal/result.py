@@ -1,0 +1,226 @@
+"""What a rehearsal found: frozen records, their JSON, and the verdict. Pure.
+
+All times are seconds as floats: `at`, `…_at` after the start of the rehearsal, everything else
+after the SIGTERM of the restart it belongs to. None = it did not happen.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from .outcomes import Loss, Outcome
+
+__all__ = ["SLOT", "Restart", "Result", "StreamRecord", "explain", "largest_slot_share"]
+
+SLOT: Final = 0.1
+"""Seconds: farewells within one slot come back to the other instances as one herd."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamRecord:
+    """One connection of a WebSocket or SSE client, from its begin to its end."""
+
+    client: int
+    kind: str
+    """'websocket' or 'sse'."""
+    instance: str | None
+    connected_at: float
+    ended_at: float
+    ended: str
+    """How, in words: 'close 1012', 'closed without close frame (1006)', 'sse truncated', …"""
+    restart: int | None
+    """Number of the restart during which it ended, None outside of one."""
+    told: bool
+    """Whether it was told to reconnect."""
+    told_delay: float | None
+    """Seconds that it was told to wait."""
+    farewell: float | None
+    """Seconds from SIGTERM to the farewell."""
+    reconnected_to: str | None
+    """The instance of the client's next connection."""
+    moved: bool
+    """Whether that was another process."""
+    failed_attempts: int
+    """Attempts to reconnect that were refused or turned away."""
+    messages: int
+    """Messages and events that it received."""
+    messages_lost: int
+    """Numbers that were jumped over, and messages of ours never echoed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Restart:
+    """One instance, stopped by SIGTERM and started again."""
+
+    number: int
+    roll: int
+    instance: str
+    sigterm_at: float
+    readiness_flip: float | None
+    """To the first readiness answer that was not 200, received on a fresh connection."""
+    last_request: float | None
+    """To the end of the last request that it served well."""
+    last_stream: float | None
+    """To the end of its last stream."""
+    refused: float | None
+    """To the refusal of new connections (or to when they were no longer answered)."""
+    exit: float
+    exit_code: int
+    """Negative: the signal that ended it, as in `subprocess`."""
+    killed: bool
+    """Whether SIGKILL was needed."""
+    left_behind: bool
+    """Whether processes of its group outlived the main process (they were killed)."""
+    ready: float
+    """To the first 200 of the new process."""
+    in_rotation: float
+    """To when the balancer chose it again."""
+    requests_lost: int
+    """From its SIGTERM to the next restart's."""
+    streams_told: int
+    streams_cut: int
+    """Streams that ended without being told to reconnect."""
+    streams_moved: int
+    messages_lost: int
+    first_farewell: float | None
+    last_farewell: float | None
+    largest_slot_share: float
+    """Largest part of the farewells in one slot of 100 ms, from 0 to 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """Everything that was counted."""
+
+    command: str
+    balancer: str
+    seconds: float
+    requests: Mapping[str, Mapping[str, int]]
+    """Kind of request → outcome → how many."""
+    latency: Mapping[str, Mapping[str, float]]
+    """Kind of request → 'p50', 'p99', 'max' of those that were ok, in seconds."""
+    lateness_p99: float
+    """Seconds by which requests were sent too late: above some 10 ms the client was the slow one
+    and the figures are about it."""
+    losses: Sequence[Loss]
+    restarts: Sequence[Restart]
+    streams: Sequence[StreamRecord]
+    stranded: int
+    """Stream clients that had no connection at the end."""
+
+    @property
+    def outcomes(self) -> Mapping[str, int]:
+        """Outcome → how many, all kinds together."""
+        total: Counter[str] = Counter()
+        for counts in self.requests.values():
+            total.update(counts)
+        return total
+
+    @property
+    def total(self) -> int:
+        """Requests sent."""
+        return sum(self.outcomes.values())
+
+    @property
+    def lost(self) -> int:
+        """Requests that were lost."""
+        return self.total - self.outcomes.get(Outcome.OK, 0)
+
+    @property
+    def messages_lost(self) -> int:
+        """Messages and events lost on streams."""
+        return sum(stream.messages_lost for stream in self.streams)
+
+    @property
+    def streams_ended(self) -> int:
+        """Streams that a restart ended."""
+        return sum(stream.restart is not None for stream in self.streams)
+
+    @property
+    def streams_moved(self) -> int:
+        """Those of them that were told to reconnect and came to another process."""
+        return sum(s.restart is not None and s.told and s.moved for s in self.streams)
+
+    @property
+    def streams_cut(self) -> int:
+        """Those of them that were not told."""
+        return sum(s.restart is not None and not s.told for s in self.streams)
+
+    @property
+    def killed(self) -> int:
+        """Instances that needed SIGKILL."""
+        return sum(restart.killed for restart in self.restarts)
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing at all was lost."""
+        return not (
+            self.lost or self.messages_lost or self.streams_cut or self.stranded or self.killed
+        )
+
+    @property
+    def verdict(self) -> str:
+        """One line: what was lost, of how much."""
+        parts = [f"{self.lost:,} requests lost of {self.total:,}"]
+        if self.streams:
+            parts.append(f"{self.messages_lost:,} messages lost")
+        if self.streams_ended:
+            parts.append(f"{self.streams_moved:,} of {self.streams_ended:,} streams moved")
+        if self.stranded:
+            parts.append(f"{self.stranded:,} stream clients could not reconnect")
+        if self.killed:
+            parts.append(f"{self.killed} of {len(self.restarts)} instances needed SIGKILL")
+        return ", ".join(parts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain data, for JSON."""
+        return {
+            "ok": self.ok,
+            "verdict": self.verdict,
+            "lost": self.lost,
+            "total": self.total,
+            "outcomes": dict(self.outcomes),
+            "messages_lost": self.messages_lost,
+            "streams_ended": self.streams_ended,
+            "streams_moved": self.streams_moved,
+            "streams_cut": self.streams_cut,
+            **dataclasses.asdict(self),
+        }
+
+
+def largest_slot_share(farewells: Sequence[float]) -> float:
+    """Return the largest part of `farewells` (seconds after SIGTERM) in one slot of 100 ms."""
+    if not farewells:
+        return 0.0
+    slots = Counter(int(seconds / SLOT) for seconds in farewells)
+    return max(slots.values()) / len(farewells)
+
+
+def explain(result: Result, limit: int = 5) -> Iterable[str]:
+    """Yield lines that say what the first few losses were, for people."""
+    for loss in result.losses[:limit]:
+        yield f"lost: {loss.kind} {loss.path}, {_what(loss)}, {_when(loss)}"
+    if len(result.losses) > limit:
+        yield f"… and {result.lost - limit:,} more"
+    cut = Counter(s.ended for s in result.streams if s.restart is not None and not s.told)
+    for ended, count in cut.most_common():
+        yield f"{count:,} streams ended without being told to reconnect: {ended}"
+    for restart in result.restarts:
+        if restart.killed:
+            yield f"restart {restart.number}: {restart.instance} needed SIGKILL"
+
+
+def _what(loss: Loss) -> str:
+    where = f"{loss.instance}, " if loss.instance else ""
+    connection = "fresh connection" if loss.fresh else "kept-alive connection"
+    return f"{where}{loss.outcome} ({loss.detail}) on a {connection}"
+
+
+def _when(loss: Loss) -> str:
+    if loss.after_sigterm is None:
+        return f"{loss.at:.2f} s after the start, before any restart"
+    return f"{loss.after_sigterm:.2f} s after the SIGTERM of restart {loss.restart}"

@@ -1,0 +1,151 @@
+"""Restarts the instances one after another, as a rolling deployment does, and reports each one.
+
+One restart: SIGTERM to the main process, wait for its exit, a new process on the same port, wait
+until it is ready and chosen again. The next one begins only then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from .balancers import Balancer
+from .client import Fleet
+from .instances import Instance, Phase
+from .result import Restart, StreamRecord, largest_slot_share
+from .streams import StreamClients
+from .tally import Tally
+from .view import View
+from .watch import Watch
+
+__all__ = ["Roller"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Stop:
+    """A restart as far as the instance itself goes; `finding` adds what the load saw."""
+
+    number: int
+    roll: int
+    instance: str
+    sigterm_at: float
+    readiness_flip: float | None
+    refused: float | None
+    last_request: float | None
+    exit: float
+    exit_code: int
+    killed: bool
+    left_behind: bool
+    ready: float
+    in_rotation: float
+
+
+class Roller:
+    """Does the restarts of a plan."""
+
+    def __init__(
+        self, fleet: Fleet, balancer: Balancer, streams: StreamClients, view: View
+    ) -> None:
+        self.stops: list[_Stop] = []
+        self._fleet = fleet
+        self._plan = fleet.plan
+        self._balancer = balancer
+        self._streams = streams
+        self._view = view
+
+    async def run(self) -> None:
+        """Restart every instance, `rolls` times."""
+        for roll in range(1, self._plan.rolls + 1):
+            for instance in self._fleet.instances:
+                self.stops.append(await self._restart(instance, roll))
+                await asyncio.sleep(self._plan.settle)
+
+    async def _restart(self, instance: Instance, roll: int) -> _Stop:
+        fleet = self._fleet
+        watch = Watch(fleet, instance, lambda text: self._say(instance, text))
+        await watch.start()
+        try:
+            number = fleet.sigterm(instance)
+            sigterm_at = fleet.now() if instance.sigterm_at is None else instance.sigterm_at
+            self._say(instance, f"SIGTERM sent (restart {number})")
+            killed = await self._until_gone(instance)
+        finally:
+            await watch.stop()
+        gone_at = fleet.now()
+        left_behind = instance.kill_group() and not killed
+        self._say_exit(instance, gone_at - sigterm_at, left_behind=left_behind)
+        exit_code = instance.exit_code
+        last_ok_at = instance.last_ok_at
+        ready_at = await self._again(instance)
+        await self._back(instance)
+        return _Stop(
+            number=number,
+            roll=roll,
+            instance=instance.name,
+            sigterm_at=sigterm_at,
+            readiness_flip=_since(watch.unready_at, sigterm_at),
+            refused=_since(watch.refused_at, sigterm_at),
+            last_request=_since(last_ok_at, sigterm_at) if last_ok_at > sigterm_at else None,
+            exit=gone_at - sigterm_at,
+            exit_code=-9 if exit_code is None else exit_code,
+            killed=killed,
+            left_behind=left_behind,
+            ready=ready_at - sigterm_at,
+            in_rotation=fleet.now() - sigterm_at,
+        )
+
+    async def _until_gone(self, instance: Instance) -> bool:
+        if await instance.until_exit(self._plan.kill_after):
+            return False
+        self._say(instance, f"still there after {self._plan.kill_after:g} s: SIGKILL")
+        await instance.end()
+        return True
+
+    def _say_exit(self, instance: Instance, after: float, *, left_behind: bool) -> None:
+        self._say(instance, f"exited {instance.exit_code} after {after:.2f} s")
+        if left_behind:
+            self._say(instance, "left processes behind, which were killed")
+
+    async def _again(self, instance: Instance) -> float:
+        # A moment for clients to see the end of their connections while it is still this life's.
+        await asyncio.sleep(0.05)
+        instance.phase = Phase.EXITED
+        instance.sigterm_at = None
+        await instance.start()
+        await instance.until_ready()
+        return self._fleet.now()
+
+    async def _back(self, instance: Instance) -> None:
+        await self._balancer.until_steady(instance.name)
+        told = sum(s.restart == instance.restart and s.told for s in self._streams.so_far())
+        self._say(instance, f"back in rotation; {told} streams were told to reconnect and did")
+
+    def _say(self, instance: Instance, text: str) -> None:
+        self._view.event(self._fleet.now(), f"{instance.name}: {text}")
+
+    def findings(self, tally: Tally, records: list[StreamRecord]) -> Iterator[Restart]:
+        """Yield every restart with what the load lost and how the streams fared."""
+        for stop in self.stops:
+            streams = [s for s in records if s.restart == stop.number]
+            yield _finding(stop, tally, streams)
+
+
+def _finding(stop: _Stop, tally: Tally, streams: list[StreamRecord]) -> Restart:
+    farewells = sorted(s.farewell for s in streams if s.farewell is not None)
+    return Restart(
+        **vars(stop),
+        last_stream=max((s.ended_at - stop.sigterm_at for s in streams), default=None),
+        requests_lost=sum(loss.restart == stop.number for loss in tally.losses),
+        streams_told=sum(s.told for s in streams),
+        streams_cut=sum(not s.told for s in streams),
+        streams_moved=sum(s.told and s.moved for s in streams),
+        messages_lost=sum(s.messages_lost for s in streams),
+        first_farewell=farewells[0] if farewells else None,
+        last_farewell=farewells[-1] if farewells else None,
+        largest_slot_share=largest_slot_share(farewells),
+    )
+
+
+def _since(moment: float | None, sigterm_at: float) -> float | None:
+    return None if moment is None else moment - sigterm_at

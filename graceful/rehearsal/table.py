@@ -1,0 +1,122 @@
+"""The findings as tables for people. Formats only: every figure comes from the result."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from .outcomes import Outcome
+from .result import Restart, Result, StreamRecord, explain
+
+__all__ = ["print_result"]
+
+
+def print_result(result: Result, console: Console) -> None:
+    """Write the tables, the first losses, and at the end the verdict."""
+    console.print(Group(*_tables(result)))
+    for line in explain(result):
+        console.print(Text(line, style="red"), soft_wrap=True)
+    style = "bold green" if result.ok else "bold red"
+    console.print(Text(result.verdict, style=style), soft_wrap=True)
+
+
+def _tables(result: Result) -> Iterator[Table]:
+    yield _requests(result)
+    if result.restarts:
+        yield _restarts(result.restarts)
+    if result.streams:
+        yield _streams(result)
+
+
+def _requests(result: Result) -> Table:
+    lateness = f"sent up to {_ms(result.lateness_p99)} late (p99)"
+    table = _table(f"Requests behind {result.balancer}, {lateness}")
+    shown = [outcome for outcome in Outcome if outcome in result.outcomes]
+    for heading in ["kind", *shown, "p50", "p99", "max"]:
+        table.add_column(heading, justify="left" if heading == "kind" else "right")
+    for kind, counts in result.requests.items():
+        times = result.latency.get(kind, {})
+        table.add_row(
+            kind,
+            *[f"{counts.get(outcome, 0):,}" for outcome in shown],
+            *[_ms(times[key]) if key in times else "-" for key in ("p50", "p99", "max")],
+        )
+    return table
+
+
+def _restarts(restarts: Sequence[Restart]) -> Table:
+    table = _table("Restarts, seconds from SIGTERM to …")
+    headings = ["", "unready", "refusing", "last request", "last stream", "exit", "rotation"]
+    for heading in [*headings, "status", "lost", "streams told", "over", "in one slot"]:
+        table.add_column(heading, justify="right")
+    for restart in restarts:
+        table.add_row(*_restart(restart), style="" if _good(restart) else "red")
+    return table
+
+
+def _restart(restart: Restart) -> Iterator[str]:
+    yield f"{restart.number} {restart.instance}"
+    yield _seconds(restart.readiness_flip, 3)
+    yield _seconds(restart.refused)
+    yield _seconds(restart.last_request)
+    yield _seconds(restart.last_stream)
+    yield _seconds(restart.exit)
+    yield _seconds(restart.in_rotation)
+    yield "SIGKILL" if restart.killed else str(restart.exit_code)
+    yield f"{restart.requests_lost:,}"
+    yield f"{restart.streams_told} of {restart.streams_told + restart.streams_cut}"
+    yield _window(restart)
+    yield f"{restart.largest_slot_share:.0%}" if restart.streams_told else "-"
+
+
+def _good(restart: Restart) -> bool:
+    bad = restart.requests_lost or restart.streams_cut or restart.messages_lost or restart.killed
+    return not bad
+
+
+def _window(restart: Restart) -> str:
+    if restart.first_farewell is None or restart.last_farewell is None:
+        return "-"
+    return f"{restart.first_farewell:.2f}-{restart.last_farewell:.2f}"
+
+
+def _streams(result: Result) -> Table:
+    table = _table("Streams")
+    for heading in ["kind", "ended", "restart"]:
+        table.add_column(heading)
+    for heading in ["streams", "told", "moved", "failed attempts", "messages", "lost"]:
+        table.add_column(heading, justify="right")
+    groups = Counter((s.kind, s.ended, s.restart is not None) for s in result.streams)
+    for kind, ended, restarted in sorted(groups, reverse=True):
+        streams = [
+            s
+            for s in result.streams
+            if (s.kind, s.ended, s.restart is not None) == (kind, ended, restarted)
+        ]
+        table.add_row(kind, ended, "yes" if restarted else "no", *_stream_sums(streams))
+    return table
+
+
+def _stream_sums(streams: Sequence[StreamRecord]) -> Iterator[str]:
+    yield f"{len(streams):,}"
+    yield f"{sum(s.told for s in streams):,}"
+    yield f"{sum(s.moved for s in streams):,}"
+    yield f"{sum(s.failed_attempts for s in streams):,}"
+    yield f"{sum(s.messages for s in streams):,}"
+    yield f"{sum(s.messages_lost for s in streams):,}"
+
+
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left", title_style="bold", pad_edge=False, box=None)
+
+
+def _seconds(value: float | None, digits: int = 2) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1000:.1f} ms" if seconds < 1 else f"{seconds:.2f} s"
