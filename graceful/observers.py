@@ -221,6 +221,7 @@ def _stack_once(straggler: Straggler, seen: set[str]) -> str:
 _REPORT_FIELDS: Final = (
     "cause",
     "clean",
+    "exit_status",
     "seconds",
     "grace_period",
     "propagation_delay",
