@@ -24,6 +24,9 @@ from ..rehearsal.table import print_result
 
 __all__ = ["rehearse"]
 
+PIPE_WIDTH = 120
+"""Columns where there is no terminal to ask: no table is folded."""
+
 HELP = """Restart instances one after another under load and count every loss.
 
 COMMAND starts one instance; {port} in it is replaced by the instance's port. It is taken as it
@@ -41,7 +44,7 @@ def _options() -> Iterator[click.Parameter]:
         if "help" in field.metadata:
             yield click.Option(
                 [f"--{field.name.replace('_', '-')}"],
-                type=_type(field),
+                type=_type(field.name, field.default),
                 default=field.default,
                 show_default=field.default is not None,
                 help=field.metadata["help"],
@@ -50,17 +53,17 @@ def _options() -> Iterator[click.Parameter]:
     yield click.Argument(["command"], nargs=-1, type=click.UNPROCESSED)
 
 
-def _type(field: dataclasses.Field[Any]) -> click.ParamType | type:
-    if field.name == "balancer":
+def _type(name: str, default: object) -> Any:
+    if name == "balancer":
         return click.Choice(list(BALANCERS))
-    if field.name == "logs":
+    if name == "logs":
         return click.Path(file_okay=False, path_type=Path)
-    return type(field.default)
+    return type(default)
 
 
 def _run(json: str | None, **options: Any) -> None:
     # With the JSON on stdout, people read stderr.
-    console = Console(stderr=json == "-")
+    console = _console(stderr=json == "-")
     try:
         result = hold(Plan(**options), _view(console))
     except RehearsalError as error:
@@ -73,6 +76,13 @@ def _run(json: str | None, **options: Any) -> None:
     if json is not None:
         _write(result, json)
     sys.exit(0 if result.ok else 1)
+
+
+def _console(*, stderr: bool) -> Console:
+    console = Console(stderr=stderr)
+    if not console.is_terminal:
+        console.width = PIPE_WIDTH
+    return console
 
 
 def _view(console: Console) -> View:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,11 +60,13 @@ def _session(balancer: Balancer, *, kept_alive: bool) -> aiohttp.ClientSession:
 
 
 @contextlib.asynccontextmanager
-async def open_sessions(balancer: Balancer) -> AsyncIterator[Sessions]:
+async def open_sessions(balancer: Balancer) -> AsyncGenerator[Sessions]:
     """Open the sessions and close them, with all their connections."""
-    async with _session(balancer, kept_alive=True) as kept_alive:
-        async with _session(balancer, kept_alive=False) as fresh:
-            yield Sessions(kept_alive, fresh)
+    async with (
+        _session(balancer, kept_alive=True) as kept_alive,
+        _session(balancer, kept_alive=False) as fresh,
+    ):
+        yield Sessions(kept_alive, fresh)
 
 
 class Fleet:

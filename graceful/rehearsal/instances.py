@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
@@ -153,7 +153,7 @@ class Instance:
 
 
 @contextlib.contextmanager
-def reserved_ports(count: int) -> Iterator[list[int]]:
+def reserved_ports(count: int) -> Generator[list[int]]:
     """Find free loopback ports and keep others from being given them while instances restart.
 
     A port without a listener may become the source port of any connection, of our own load too.

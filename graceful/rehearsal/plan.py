@@ -80,7 +80,9 @@ class Plan:
     tail: float = _option(1.0, "Seconds of load after the last restart.")
     time_limit: float = _option(0.0, "Seconds for all of it; 0 = worked out from the rest.")
     seed: int = _option(1, "Seed of the load's random choices.")
-    logs: Path | None = _option(None, "Folder for the output of the instances.")
+    logs: Path | None = field(
+        default=None, metadata={"help": "Folder for the output of the instances; made if missing."}
+    )
 
     def __post_init__(self) -> None:
         """Check everything that can be checked before a process is started.

@@ -39,9 +39,8 @@ async def probe(port: int, path: str, timeout: float) -> Answer:
 async def _status(port: int, path: str) -> int:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
-        writer.write(
-            f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
-        )
+        head = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        writer.write(head.encode())
         line = await reader.readline()
         fields = line.split(None, 2)
         if len(fields) < 2:

@@ -11,7 +11,7 @@ import shlex
 import signal
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator
 from pathlib import Path
 from typing import Final
 
@@ -68,7 +68,7 @@ async def _within_limits(plan: Plan, view: View) -> Result:
 
 
 @contextlib.contextmanager
-def _terminable() -> Iterator[None]:
+def _terminable() -> Generator[None]:
     """SIGTERM ends the rehearsal as Ctrl-C does, or our instances would be left behind."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -99,13 +99,16 @@ async def _held(plan: Plan, view: View) -> Result:
             Instance(f"i{number}", port, plan, folder) for number, port in enumerate(ports, 1)
         ]
         fleet = Fleet(plan, instances)
-        async with _started(fleet, view), _balancing(fleet, folder) as balancer:
-            async with open_sessions(balancer) as sessions:
-                return await _Performance(fleet, balancer, sessions, view).hold()
+        async with (
+            _started(fleet, view),
+            _balancing(fleet, folder) as balancer,
+            open_sessions(balancer) as sessions,
+        ):
+            return await _Performance(fleet, balancer, sessions, view).hold()
 
 
 @contextlib.contextmanager
-def _folder(plan: Plan) -> Iterator[Path]:
+def _folder(plan: Plan) -> Generator[Path]:
     if plan.logs is not None:
         plan.logs.mkdir(parents=True, exist_ok=True)
         yield plan.logs
@@ -115,7 +118,7 @@ def _folder(plan: Plan) -> Iterator[Path]:
 
 
 @contextlib.asynccontextmanager
-async def _started(fleet: Fleet, view: View) -> AsyncIterator[None]:
+async def _started(fleet: Fleet, view: View) -> AsyncGenerator[None]:
     try:
         for instance in fleet.instances:
             await instance.start()
@@ -129,7 +132,7 @@ async def _started(fleet: Fleet, view: View) -> AsyncIterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def _balancing(fleet: Fleet, folder: Path) -> AsyncIterator[Balancer]:
+async def _balancing(fleet: Fleet, folder: Path) -> AsyncGenerator[Balancer]:
     balancer = BALANCERS[fleet.plan.balancer](fleet.plan, fleet.instances, folder)
     try:
         await balancer.start()

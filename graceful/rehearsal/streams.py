@@ -12,7 +12,7 @@ import contextlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, cast
+from typing import Final, cast
 
 import aiohttp
 
@@ -69,9 +69,7 @@ class _Stream:
     def message(self, data: object) -> None:
         """Follow one message or event."""
         self.messages += 1
-        if not isinstance(data, dict):
-            return
-        fields: Mapping[str, Any] = data
+        fields = _fields(data)
         if isinstance(number := fields.get("n"), int):
             self.numbers.feed(number)
         if isinstance(echo := fields.get("echo"), int):
@@ -103,6 +101,10 @@ class _Stream:
         )
 
 
+def _fields(data: object) -> Mapping[str, object]:
+    return cast(Mapping[str, object], data) if isinstance(data, dict) else {}
+
+
 def _json(text: str) -> object:
     try:
         return json.loads(text)
@@ -112,10 +114,7 @@ def _json(text: str) -> object:
 
 def _retry_after(data: object) -> float | None:
     """Seconds that a farewell tells to wait, None if it does not say."""
-    if not isinstance(data, dict):
-        return None
-    fields: Mapping[str, Any] = data
-    milliseconds = fields.get("retry_after_ms")
+    milliseconds = _fields(data).get("retry_after_ms")
     return milliseconds / 1000 if isinstance(milliseconds, int | float) else None
 
 
@@ -201,10 +200,9 @@ class _WebSocketClient(_Client):
 
     async def _connected(self, route: Route) -> None:
         url = route.origin.replace("http", "ws", 1) + self._all.fleet.plan.websocket_path
-        how_long = aiohttp.ClientWSTimeout(ws_close=2.0)
         async with (
             asyncio.timeout(ACCEPT_LIMIT) as limit,
-            self._all.sessions.fresh.ws_connect(url, timeout=how_long) as socket,
+            self._all.sessions.fresh.ws_connect(url) as socket,
         ):
             limit.reschedule(None)
             stream = self._accepted(route, cast(WebSocket, socket).headers)

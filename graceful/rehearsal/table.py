@@ -28,13 +28,14 @@ def _tables(result: Result) -> Iterator[Table]:
     yield _requests(result)
     if result.restarts:
         yield _restarts(result.restarts)
+    if result.streams_ended:
+        yield _farewells(result.restarts)
     if result.streams:
         yield _streams(result)
 
 
 def _requests(result: Result) -> Table:
-    lateness = f"sent up to {_ms(result.lateness_p99)} late (p99)"
-    table = _table(f"Requests behind {result.balancer}, {lateness}")
+    table = _table(f"Requests (sent {_ms(result.lateness_p99)} late at p99)")
     shown = [outcome for outcome in Outcome if outcome in result.outcomes]
     for heading in ["kind", *shown, "p50", "p99", "max"]:
         table.add_column(heading, justify="left" if heading == "kind" else "right")
@@ -50,11 +51,20 @@ def _requests(result: Result) -> Table:
 
 def _restarts(restarts: Sequence[Restart]) -> Table:
     table = _table("Restarts, seconds from SIGTERM to …")
-    headings = ["", "unready", "refusing", "last request", "last stream", "exit", "rotation"]
-    for heading in [*headings, "status", "lost", "streams told", "over", "in one slot"]:
+    for heading in ["", "unready", "refusing", "last request", "exit", "chosen", "status", "lost"]:
         table.add_column(heading, justify="right")
     for restart in restarts:
         table.add_row(*_restart(restart), style="" if _good(restart) else "red")
+    return table
+
+
+def _farewells(restarts: Sequence[Restart]) -> Table:
+    table = _table("Farewells, seconds from SIGTERM to …")
+    headings = ["", "first", "last", "last end", "told", "moved", "in one 100 ms slot", "lost"]
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    for restart in restarts:
+        table.add_row(*_farewell(restart), style="red" if restart.streams_cut else "")
     return table
 
 
@@ -63,14 +73,22 @@ def _restart(restart: Restart) -> Iterator[str]:
     yield _seconds(restart.readiness_flip, 3)
     yield _seconds(restart.refused)
     yield _seconds(restart.last_request)
-    yield _seconds(restart.last_stream)
     yield _seconds(restart.exit)
     yield _seconds(restart.in_rotation)
     yield "SIGKILL" if restart.killed else str(restart.exit_code)
     yield f"{restart.requests_lost:,}"
-    yield f"{restart.streams_told} of {restart.streams_told + restart.streams_cut}"
-    yield _window(restart)
+
+
+def _farewell(restart: Restart) -> Iterator[str]:
+    ended = restart.streams_told + restart.streams_cut
+    yield f"{restart.number} {restart.instance}"
+    yield _seconds(restart.first_farewell)
+    yield _seconds(restart.last_farewell)
+    yield _seconds(restart.last_stream)
+    yield f"{restart.streams_told} of {ended}"
+    yield f"{restart.streams_moved} of {ended}"
     yield f"{restart.largest_slot_share:.0%}" if restart.streams_told else "-"
+    yield f"{restart.messages_lost:,}"
 
 
 def _good(restart: Restart) -> bool:
@@ -78,17 +96,11 @@ def _good(restart: Restart) -> bool:
     return not bad
 
 
-def _window(restart: Restart) -> str:
-    if restart.first_farewell is None or restart.last_farewell is None:
-        return "-"
-    return f"{restart.first_farewell:.2f}-{restart.last_farewell:.2f}"
-
-
 def _streams(result: Result) -> Table:
     table = _table("Streams")
-    for heading in ["kind", "ended", "restart"]:
+    for heading in ["kind", "how they ended"]:
         table.add_column(heading)
-    for heading in ["streams", "told", "moved", "failed attempts", "messages", "lost"]:
+    for heading in ["restart", "streams", "told", "moved", "retries", "messages", "lost"]:
         table.add_column(heading, justify="right")
     groups = Counter((s.kind, s.ended, s.restart is not None) for s in result.streams)
     for kind, ended, restarted in sorted(groups, reverse=True):

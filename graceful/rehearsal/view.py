@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, Self, TextIO
+from typing import IO, Protocol, Self
 
 __all__ = ["InstanceState", "PlainView", "SilentView", "Snapshot", "View"]
 
@@ -90,7 +90,7 @@ class SilentView:
 class PlainView(SilentView):
     """One line per event, for logs and pipes."""
 
-    def __init__(self, output: TextIO) -> None:
+    def __init__(self, output: IO[str]) -> None:
         self._output = output
 
     def event(self, seconds: float, text: str) -> None:

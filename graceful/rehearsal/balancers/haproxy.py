@@ -34,7 +34,7 @@ CONFIG: Final = """\
 global
     stats socket {admin} mode 600 level user
     stats timeout 1h
-    maxconn 20000
+    maxconn 4000
 
 defaults
     mode http
@@ -116,7 +116,7 @@ class HAProxy:
     async def _until_up(self) -> None:
         try:
             async with asyncio.timeout(START_LIMIT):
-                while set(await self.rotation()) != {i.name for i in self._instances}:
+                while len(await self.rotation()) < len(self._instances):  # noqa: ASYNC110 - it tells nobody
                     await asyncio.sleep(LOOK)
         except TimeoutError:
             said = (self._folder / "haproxy.log").read_text(errors="replace").strip()
@@ -152,7 +152,7 @@ class HAProxy:
 
     async def until_steady(self, instance: str) -> None:
         """Wait until HAProxy calls it UP, with no failed check since."""
-        while instance not in await self.rotation():
+        while instance not in await self.rotation():  # noqa: ASYNC110 - it tells nobody
             await asyncio.sleep(LOOK)
 
     async def rotation(self) -> Sequence[str]:

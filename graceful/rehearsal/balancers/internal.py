@@ -59,7 +59,8 @@ class ProbedRotation:
 
     async def until_steady(self, instance: str) -> None:
         """Wait until `instance` is in the rotation and stays there as far as is known."""
-        while not self.rotation.steady(instance, time.monotonic()):
+        # A lag passes without an event: the rotation is a function of the time.
+        while not self.rotation.steady(instance, time.monotonic()):  # noqa: ASYNC110
             await asyncio.sleep(LOOK)
 
     def members(self) -> list[str]:

@@ -50,6 +50,7 @@ class _Resolver(AbstractResolver):
         name = self._probed.choose()
         if name is None:
             raise OSError("no instance is in the rotation")
+        _current.get().instance = name
         return [
             ResolveResult(
                 hostname=host,
