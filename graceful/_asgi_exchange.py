@@ -8,16 +8,22 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from traceback import clear_frames
 from types import FrameType
-from typing import Any, cast
+from typing import Any, Final, cast
+
+import anyio
 
 from ._asgi_types import App, Message, Receive, Scope, Send
 from .context import StreamClosed, exchange_var
 from .core.inflight import Exchange, Failed, Policy, Tracker
 from .core.lifecycle import LifecycleCore
 from .core.records import Record
+from .driver import PATIENCE
 from .loops import Interrupt, Loop, await_chain, format_frames, thread_working_for
 
-__all__ = ["AsgiExchange", "Farewell", "Shell"]
+__all__ = ["LAST_WORDS", "AsgiExchange", "Farewell", "Shell"]
+
+LAST_WORDS: Final = 0.25
+"""Seconds that a cut gives a client to take what is sent last; one that doesn't read gets none."""
 
 Farewell = str | bytes | Callable[[Any], object] | None
 
@@ -137,13 +143,31 @@ class AsgiExchange(Exchange):
     def forgives(self, error: BaseException) -> bool:
         """Whether `error` is only the echo of what we did to the app."""
         if isinstance(error, asyncio.CancelledError):
-            # A cancellation of somebody else's on top of ours must go on.
-            task = asyncio.current_task()
-            return self.cancelled and task is not None and task.uncancel() <= 0
+            return self.uncancel()
         if not (self.ended and _is_closed(error)):
             return False
         _let_go(error)
         return True
+
+    def uncancel(self) -> bool:
+        """Take our cancellation back from the task; False if somebody else has cancelled it too.
+
+        Also where the app has swallowed it: the server may go on using its task.
+        """
+        if not self.cancelled:
+            return False
+        self.cancelled = False
+        task = asyncio.current_task()
+        return task is not None and task.uncancel() <= 0
+
+    def _end_app_soon(self) -> None:
+        """End the app's call if it doesn't end by itself after its client was told."""
+
+        async def later() -> None:
+            await anyio.sleep(PATIENCE)
+            self._end_app()
+
+        self.shell.loop.spawn(later)
 
     def _end(self) -> None:
         """From here on the app's sends fail."""
@@ -216,9 +240,10 @@ def frames_of(top: FrameType | None) -> list[FrameType]:
 
 
 def _is_closed(error: BaseException) -> bool:
-    return isinstance(error, StreamClosed) or (
-        bool(_parts(error)) and all(map(_is_closed, _parts(error)))
-    )
+    if parts := _parts(error):
+        return all(map(_is_closed, parts))
+    # Frameworks translate it: ClientDisconnect and WebSocketDisconnect of Starlette and Litestar.
+    return isinstance(error, StreamClosed) or type(error).__name__.endswith("Disconnect")
 
 
 def _parts(error: BaseException) -> Sequence[BaseException]:
@@ -234,6 +259,8 @@ def _let_go(error: BaseException) -> None:
     A generator of the app's, left at its `yield`, hangs on them; its `finally` should run now and
     not when the collector finds the cycle.
     """
-    clear_frames(error.__traceback__)
-    for part in _parts(error):
-        _let_go(part)
+    found = [error]  # grows while it is read; contexts may form a ring
+    for one in found:
+        clear_frames(one.__traceback__)
+        context = () if one.__context__ is None else (one.__context__,)
+        found += [part for part in (*_parts(one), *context) if part not in found]

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping, Sequence
 
-from ._asgi_exchange import AsgiExchange
+import anyio
+
+from ._asgi_exchange import LAST_WORDS, AsgiExchange
 from ._asgi_types import Message, Send
 from .context import StreamClosed
 from .core.farewell import EventBoundary, can_inject, event_stream, sse_farewell
@@ -19,6 +21,8 @@ __all__ = ["HttpExchange", "answer"]
 SERVING = Phase.SERVING  # a global is found faster than an attribute of an enum
 
 Headers = Sequence[tuple[bytes, bytes]]
+
+ENDS_BODY = ("http.response.body", "http.response.pathsend")
 
 _DISCONNECT = {"type": "http.disconnect"}
 
@@ -53,43 +57,55 @@ class HttpExchange(AsgiExchange):
                 the response itself.
             farewell: bytes sent last, after a whole record.
         """
-        self._become_stream("stream")
+        self.watch()
+        if self.kind == "http":
+            self.kind = "stream"
         self.policy = policy
         if boundary:
             self._boundary = EventBoundary(boundary)
+            self._boundary.clean = self._last is None  # or if its bytes say so
             self._last_words = farewell
-            self._plain = False
+            for message in (self._last, self._first):
+                if message is not None:
+                    self._note_sent(message)
+        elif not self.shell.core.admits_streams:
+            self.shell.loop.soon(self._leave_late)
 
     # -- the app's side --------------------------------------------------------------------
 
     def send(self, message: Message) -> Awaitable[None]:
         if self._plain:
             if self._first is None:
+                if type(message.get("headers")) is not list:
+                    message = _with_list(message)
                 self._first = message
-            else:
+                return self._send(message)
+            if self._last is None:
                 self._last = message
-            return self._send(message)
+                return self._send(message)
+            self.watch()  # a body in parts: it may be a stream of events
         return self._send_watched(message)
 
     def _send_watched(self, message: Message) -> Awaitable[None]:
         if self.ended:
             return self._send_after_end()
-        if message["type"] == "http.response.start":
-            headers: Headers = list(message.get("headers", ()))  # an iterator is read only once
-            if "headers" in message:
-                message["headers"] = headers
-            self._first = message
+        kind = message["type"]
+        if kind == "http.response.start":
+            self._first = message = _with_list(message)
             self._recognise(message)
-            return self._send_late_start(message, headers)
-        if self._boundary is not None and message["type"] == "http.response.body":
+            return self._send_late_start(message)
+        if kind == "http.response.body" and self._boundary is not None:
             return self._send_part(message, self._boundary)
+        if kind in ENDS_BODY:
+            self._last = message
+            self._complete = not message.get("more_body", False)
         return self._send(message)
 
-    def _send_late_start(self, message: Message, headers: Headers) -> Awaitable[None]:
+    def _send_late_start(self, message: Message) -> Awaitable[None]:
         if self._says_close():
-            message = {**message, "headers": _with_close(headers)}
-        core = self.shell.core
-        if self.kind == "sse" and not core.admits_streams and self.policy == "reconnect":
+            message = {**message, "headers": _with_close(message.get("headers", ()))}
+        late = self.is_stream and not self.shell.core.admits_streams
+        if late and self.policy == "reconnect" and not self.told:
             return self._turn_away(message)
         return self._send(message)
 
@@ -105,41 +121,59 @@ class HttpExchange(AsgiExchange):
         return self._first is not None
 
     @property
-    def is_stream(self) -> bool:
-        if self._plain and self._first is not None:
-            self._recognise(self._first)
-        return self.kind != "http"
+    def is_stream(self) -> bool:  # changes nothing: threads ask, too
+        return self.kind != "http" or (self._first is not None and self._announces(self._first))
 
     def watch(self) -> None:
-        self._plain = False
-        if self._first is not None:
-            self._recognise(self._first)
+        if self._plain:
+            self._plain = False
+            sent, self._first = (self._first, self._last), None
+            for message in sent:
+                if message is not None:
+                    self._note_sent(message)
+
+    def _announces(self, start: Message) -> bool:
+        """Whether the response that begins with `start` is a stream of events."""
+        return self.scope.get("method") != "HEAD" and event_stream(start.get("headers", ()))
 
     def _recognise(self, start: Message) -> None:
-        """Look whether the response that begins with `start` is a stream of events."""
-        headers = start.get("headers", ())
-        if self.kind == "sse" or self.scope.get("method") == "HEAD" or not event_stream(headers):
-            return
-        if self.kind == "http":
-            self._become_stream("sse")
-        if can_inject(headers) and not start.get("trailers") and self._boundary is None:
-            self._boundary = EventBoundary()
-            if self._last is not None:
-                self._boundary.feed(self._last.get("body", b""))
-                self._complete = not self._last.get("more_body", False)
+        """See what the response that begins with `start` is, and whether we may end it."""
+        if self._announces(start):
+            self.kind = "sse"
+            self._boundary = self._boundary or EventBoundary()
+        if start.get("trailers") or not can_inject(start.get("headers", ())):
+            self._boundary = None
 
-    def _become_stream(self, kind: str) -> None:
-        if self.kind == "http":
-            self.shell.core.declared_stream(self)
-        self.kind = "sse" if kind == "sse" else "stream"
+    def _note_sent(self, message: Message) -> None:
+        """Take note of a message that was sent before anybody looked."""
+        if message["type"] == "http.response.start":
+            self._first = message
+            self._recognise(message)
+        if message["type"] not in ENDS_BODY:
+            return
+        if self._boundary is not None:
+            self._boundary.feed(bytes(message.get("body", b"")))
+        self._complete = not message.get("more_body", False)
 
     async def _turn_away(self, start: Message) -> None:
-        """A new SSE stream in DRAINING: status and headers as the app sent them, then the end.
+        """A new stream in DRAINING: status and headers as the app sent them, then the end.
 
         EventSource gives up for good on anything but 200, so a 503 would strand the client.
         """
-        await self._send(start)
+        self._sending = True
+        try:
+            await self._send(start)
+        finally:
+            self._sending = False
         await self.farewell()
+        self._end_app_soon()
+
+    def _leave_late(self) -> None:
+        """A new long poll in DRAINING, declared before its response: it sees its client leave."""
+        if self.policy == "reconnect" and not (self.told or self._complete):
+            self.told_now()
+            self._disconnect()
+            self._end_app_soon()
 
     async def _send_part(self, message: Message, boundary: EventBoundary) -> None:
         self._sending = True
@@ -150,7 +184,7 @@ class HttpExchange(AsgiExchange):
         if not message.get("more_body", False):
             self._complete = True
             return
-        boundary.feed(message.get("body", b""))
+        boundary.feed(bytes(message.get("body", b"")))  # some frameworks send memoryviews
         if self.farewell_due and boundary.clean and not self.ended:
             await self._end_stream(boundary)
 
@@ -179,7 +213,7 @@ class HttpExchange(AsgiExchange):
         """End the stream at this event boundary, or at the next one (`_send_part` sees to it)."""
         self.farewell_due = True
         boundary = self._boundary
-        if self.ended or self._complete:
+        if self.ended or self.told or self._complete:
             return
         if boundary is None or not self.started:
             self.told_now()
@@ -202,25 +236,34 @@ class HttpExchange(AsgiExchange):
 
     async def cut_short(self) -> None:
         """503 where no response has started, a clean end where one is possible, then the task."""
-        if not self.ended and not self._complete:
-            if not self.started:
-                self._end()
-                await answer(
-                    self._send,
-                    503,
-                    "cut at the drain deadline",
-                    {"retry-after": "1", **self.close_header()},
-                )
-            elif self._boundary is not None and self._boundary.clean and not self._sending:
-                await self._end_stream(self._boundary)
+        with anyio.move_on_after(LAST_WORDS):
+            await self._cut_response()
         self._end()
         self._disconnect()
         self._end_app()
+
+    async def _cut_response(self) -> None:
+        if self.ended or self._complete:
+            return
+        if not self.started:
+            self._end()
+            close = self.close_header()
+            await answer(
+                self._send, 503, "cut at the drain deadline", {"retry-after": "1", **close}
+            )
+        elif self._boundary is not None and self._boundary.clean and not self._sending:
+            await self._end_stream(self._boundary)
 
     def close_header(self) -> dict[str, str]:
         """Return what a response of ours says about the connection."""
         http_1 = self.scope.get("http_version", "1.1").startswith("1")
         return {"connection": "close"} if http_1 else {}
+
+
+def _with_list(start: Message) -> Message:
+    """Return `start` with headers that can be read twice: the specification allows an iterator."""
+    headers = start.get("headers")
+    return start if headers is None else {**start, "headers": list(headers)}
 
 
 def _with_close(headers: Headers) -> list[tuple[bytes, bytes]]:

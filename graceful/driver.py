@@ -219,6 +219,8 @@ class _Drain:
         start = self._owner.clock()
         self._old = tuple(self._core.tracker.live)
         plan = self._core.farewells()
+        finishing = [s for s in self._core.tracker.streams() if s.policy == "finish"]
+        self._core.tally.streams_left_to_finish = len(finishing)
         self._to_tell = [(start + offset, exchange) for offset, exchange in reversed(plan)]
         self._asked: list[Exchange] = []
         self._last_farewell = start
