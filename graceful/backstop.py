@@ -9,8 +9,8 @@ by themselves, and that is what is strung together here, once, while the process
                whose function is alarm(2) with the seconds that the process may still live
             ─► SIGALRM ─► faulthandler dumps all stacks, and the default action ends us
 
-When Python does get to run, `disarm` stops the alarm within microseconds and tells how long ago the
-signal really came. Rejected: a dead man's timer (it would end a process that nobody asked to stop),
+When Python does get to run, `held` tells how long ago the signal really came, and `disarm` stops
+the alarm. Rejected: a dead man's timer (it would end a process that nobody asked to stop),
 a helper process (a second process for each worker), a C extension (no pure wheel any more).
 
 glibc only (tested with 2.36): it reads the notification when the read completes, so a read can be
@@ -100,8 +100,15 @@ class Backstop:
         self.installed = True
         return True
 
+    def held(self) -> float:
+        """Python runs: return how long ago the signal came, in seconds; 0.0 if just now."""
+        if not self.installed or not self._triggered():
+            return 0.0
+        left, _ = signal.getitimer(signal.ITIMER_REAL)
+        return self.seconds - left if left else 0.0
+
     def disarm(self) -> float:
-        """Python runs: stop the alarm. Return the seconds since the signal came, 0.0 if unknown."""
+        """Stop the alarm, waiting for libc to set it if need be. Returns what `held` does."""
         if not self.installed or not self._triggered():
             return 0.0
         give_up = time.monotonic() + _NOTIFY_LIMIT

@@ -285,21 +285,25 @@ class Lifecycle:
             self.publish(climbed[1])
 
     def _on_signal(self, number: signal.Signals, at: float) -> None:
-        """In the signal thread: flip, arm the end, wake the loop, and only then log."""
+        """In the signal thread: flip, wake the loop, arm the end, and only then log."""
         hurry = number is signal.SIGINT and _on_terminal()
         with self._lock:
-            held = self._backstop.disarm() if self._backstop else 0.0
+            backstop, held = self._backstop, 0.0
+            if backstop is not None:
+                held = backstop.held()
             climbed = self.core.climb(
                 number.name, at - held, managed=self.server.managed, hurry=hurry
             )
             if climbed is None:
                 return
             timeline, watchdog = self.core.timeline, self._watchdog
-        if watchdog is not None and timeline is not None:
-            watchdog.arm(timeline.exits_at, self.core.settings.exit_margin)
         self._loud = True
         self._drive()
         self._wake_waiters()
+        if watchdog is not None and timeline is not None:
+            watchdog.arm(timeline.exits_at, self.core.settings.exit_margin)
+        if backstop is not None:
+            backstop.disarm()
         self.publish(climbed[0])
         self.publish(climbed[1])
 
