@@ -294,18 +294,18 @@ class Lifecycle:
             climbed = self.core.climb(
                 number.name, at - held, managed=self.server.managed, hurry=hurry
             )
-            if climbed is None:
-                return
             timeline, watchdog = self.core.timeline, self._watchdog
-        self._loud = True
-        self._drive()
-        self._wake_waiters()
-        if watchdog is not None and timeline is not None:
-            watchdog.arm(timeline.exits_at, self.core.settings.exit_margin)
+        if climbed is not None:
+            self._loud = True
+            self._drive()
+            self._wake_waiters()
+            if watchdog is not None and timeline is not None:
+                watchdog.arm(timeline.exits_at, self.core.settings.exit_margin)
         if backstop is not None:
             backstop.disarm()
-        self.publish(climbed[0])
-        self.publish(climbed[1])
+        if climbed is not None:
+            self.publish(climbed[0])
+            self.publish(climbed[1])
 
     def _drive(self) -> None:
         """Have the driver run on the app's loop, or wake it when it does already."""
