@@ -9,7 +9,7 @@ path, which is written for speed: one object for a request, no coroutine of its 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
 
 from ._asgi_exchange import Farewell, Shell
 from ._asgi_http import HttpExchange, answer
@@ -27,7 +27,7 @@ from .lifecycle import Lifecycle, Member, current
 from .loops import AsyncioLoop, Loop, current_loop
 from .observers import Observer
 from .probes import Probes
-from .settings import load, unknown_variables
+from .settings import Keywords, load, unknown_variables
 
 if TYPE_CHECKING:
     from .probe_server import ProbeServer
@@ -71,7 +71,7 @@ class GracefulMiddleware:
         on_drain: OneOrMore = (),
         on_cleanup: OneOrMore = (),
         observers: Sequence[Observer] = (),
-        **settings: Any,
+        **settings: Unpack[Keywords],
     ) -> None:
         self.app = app
         self.farewell = farewell

@@ -9,10 +9,31 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Literal, TypedDict
 
 from .core.budget import SETTINGS, Settings, Sourced, closest, resolve
 
-__all__ = ["for_development", "load", "unknown_variables"]
+__all__ = ["Keywords", "for_development", "load", "unknown_variables"]
+
+
+class Keywords(TypedDict, total=False):
+    """The settings as keyword arguments, for type checkers and editors; the rows of `SETTINGS`."""
+
+    grace_period: float
+    propagation_delay: float
+    pre_stop: float
+    stream_window: float
+    linger: float
+    drain_timeout: float | None
+    cleanup_timeout: float
+    exit_margin: float
+    readiness_path: str | None
+    liveness_path: str | None
+    readiness_mode: Literal["own", "wrap"]
+    check_timeout: float
+    probe_port: int | None
+    liveness_stall: float | None
+
 
 _PREFIX = "GRACEFUL_"
 _VARIABLES = {row.variable: row.name for row in SETTINGS}
