@@ -7,7 +7,7 @@ from typing import Final
 
 import anyio
 
-from ._asgi_exchange import AsgiExchange
+from ._asgi_exchange import LAST_WORDS, AsgiExchange
 from ._asgi_types import Message
 from .context import StreamClosed
 from .core.farewell import SERVICE_RESTART, close_reason
@@ -34,7 +34,7 @@ class WebSocketExchange(AsgiExchange):
         if self._receiving is not None:  # a second concurrent receive: the server's business
             return await self._receive()
         interrupt = self._receiving = self.shell.loop.interrupt()
-        message: Message = {"type": "websocket.disconnect"}
+        message: Message = {"type": "websocket.disconnect", "code": 1006}
         try:
             with interrupt:
                 message = await self._receive()
@@ -76,6 +76,9 @@ class WebSocketExchange(AsgiExchange):
             await self._send(message)
         self._end()
         self.told_now()
+        await self._close()
+
+    async def _close(self) -> None:
         reason = self._reason()
         await self._send({"type": "websocket.close", "code": SERVICE_RESTART, "reason": reason})
 
@@ -111,16 +114,10 @@ class WebSocketExchange(AsgiExchange):
         core.tally.farewells_failed += 1
 
     async def cut_short(self) -> None:
-        if not self.ended and not self._closed:
-            self._end()
-            if self._accepted:
-                await self._send(
-                    {
-                        "type": "websocket.close",
-                        "code": SERVICE_RESTART,
-                        "reason": self._reason(),
-                    }
-                )
+        with anyio.move_on_after(LAST_WORDS):
+            if not self.ended and not self._closed:
+                self._end()
+                await (self._close() if self._accepted else _deny(self))
         self._interrupt_receive()
         super()._end_app()
 

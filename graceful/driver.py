@@ -7,6 +7,7 @@ and each wait ends early when `wake` is called (an exchange ended, a rung was cl
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -315,12 +316,19 @@ async def call(function: Callable[..., object], *arguments: object) -> object:
     ):
         result: object = function(*arguments)
     else:
-        result = await anyio.to_thread.run_sync(
-            lambda: function(*arguments), abandon_on_cancel=True
+        (result,) = await anyio.to_thread.run_sync(
+            lambda: (function(*arguments),), abandon_on_cancel=True
         )
     if inspect.isawaitable(result):
         awaitable: Awaitable[object] = result
-        return await awaitable
+        try:
+            return await awaitable
+        except asyncio.CancelledError as error:
+            # `task.cancel(); await task` is how people end a task: it is no cancellation of ours.
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise RuntimeError("it let a CancelledError out") from error
     return result
 
 

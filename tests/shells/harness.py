@@ -311,7 +311,7 @@ class World:
 
     async def until(self, phase: Phase) -> None:
         """Return when the process is in `phase`."""
-        while self.phase is not phase:
+        while self.phase is not phase:  # noqa: ASYNC110 - virtual time
             await anyio.sleep(0.01)
 
     def told(self, kind: type[R]) -> list[R]:
