@@ -49,8 +49,20 @@ def _options() -> Iterator[click.Parameter]:
                 show_default=field.default is not None,
                 help=field.metadata["help"],
             )
-    yield click.Option(["--json"], metavar="FILE", help="Write the result to FILE, - = stdout.")
+    yield click.Option(
+        ["--json"],
+        metavar="FILE",
+        callback=_writable,
+        help="Write the result to FILE, - = stdout.",
+    )
     yield click.Argument(["command"], nargs=-1, type=click.UNPROCESSED)
+
+
+def _writable(ctx: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    """Refuse a file that can't be written before the rehearsal, not after it."""
+    if value not in (None, "-") and not Path(value or "").absolute().parent.is_dir():
+        raise click.BadParameter(f"{value}: there is no such folder", ctx, option)
+    return value
 
 
 def _type(name: str, default: object) -> Any:

@@ -14,10 +14,10 @@ from typing import Any
 import aiohttp
 
 from .balancers import Balancer
-from .instances import Instance, Phase
+from .instances import Instance
 from .plan import Plan
 
-__all__ = ["Fleet", "Sessions", "WebSocket", "open_sessions"]
+__all__ = ["Fleet", "Sessions", "Sigterm", "WebSocket", "open_sessions"]
 
 
 class WebSocket(aiohttp.ClientWebSocketResponse):
@@ -69,6 +69,15 @@ async def open_sessions(balancer: Balancer) -> AsyncGenerator[Sessions]:
         yield Sessions(kept_alive, fresh)
 
 
+@dataclass(frozen=True)
+class Sigterm:
+    """When the process of a restart was told to stop."""
+
+    restart: int
+    at: float
+    """Clock time."""
+
+
 class Fleet:
     """The instances by name, and the time of the run."""
 
@@ -76,9 +85,9 @@ class Fleet:
         """The clock starts now."""
         self.plan = plan
         self.instances = instances
-        self.restarts_begun = 0
-        self.last_sigterm: float | None = None
-        """Clock time of the latest SIGTERM of all."""
+        self.latest: Sigterm | None = None
+        """The latest SIGTERM of all."""
+        self._sigterms: dict[tuple[str, int], Sigterm] = {}
         self._by_name = {instance.name: instance for instance in instances}
         self._began = time.monotonic()
 
@@ -90,15 +99,14 @@ class Fleet:
         """The instance called `name`, if there is one."""
         return self._by_name.get(name) if name else None
 
-    def sigterm(self, instance: Instance) -> int:
-        """Send SIGTERM to `instance`, note when, and return the number of this restart."""
-        self.restarts_begun += 1
-        instance.restart = self.restarts_begun
-        instance.sigterm_at = self.last_sigterm = self.now()
+    def sigterm(self, instance: Instance) -> Sigterm:
+        """Send SIGTERM to `instance` and note when: a restart has begun."""
+        number = self.latest.restart + 1 if self.latest else 1
+        self.latest = Sigterm(number, self.now())
+        self._sigterms[instance.name, instance.life] = self.latest
         instance.terminate()
-        return self.restarts_begun
+        return self.latest
 
-    def serving(self, instance: Instance) -> None:
-        """The restart of `instance` is over."""
-        instance.sigterm_at = None
-        instance.phase = Phase.SERVING
+    def sigterm_of(self, name: str | None, life: int) -> Sigterm | None:
+        """The SIGTERM that process `life` of an instance has been sent, if it has."""
+        return self._sigterms.get((name, life)) if name else None

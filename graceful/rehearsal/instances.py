@@ -50,10 +50,6 @@ class Instance:
         self.phase = Phase.EXITED
         self.life = 0
         """How many processes have filled this place so far."""
-        self.restart: int | None = None
-        """Number of its latest restart."""
-        self.sigterm_at: float | None = None
-        """Clock time of the SIGTERM while it is being restarted, None at other times."""
         self.last_ok_at = 0.0
         """Clock time at which it last finished an ordinary request well."""
         self.served = 0
@@ -116,6 +112,12 @@ class Instance:
     def exit_code(self) -> int | None:
         """Of the current process; None while it runs."""
         return self._process.returncode if self._process else None
+
+    @property
+    def status(self) -> int:
+        """The exit code of a process that has exited."""
+        assert self.exit_code is not None
+        return self.exit_code
 
     def terminate(self) -> None:
         """Send SIGTERM to the main process only."""

@@ -47,7 +47,7 @@ class Load:
         Raises:
             RehearsalError: the app does not answer as the kind needs it.
         """
-        for kind, path in self._plan.kinds.items():
+        for kind, path in self._plan.kinds.items() if self._plan.rate else ():
             asked = Arrival(number=0, due=0.0, kind=kind, fresh=True, seconds=0.0)
             route = self._balancer.route() or Route("http://127.0.0.1")
             outcome, detail = await self._exchange(asked, self._path(asked), route)
@@ -146,7 +146,7 @@ class Load:
     def _lose(
         self, arrival: Arrival, path: str, name: str | None, outcome: Outcome, detail: str
     ) -> None:
-        now, begun = self._fleet.now(), self._fleet.last_sigterm
+        now, latest = self._fleet.now(), self._fleet.latest
         if instance := self._fleet.get(name):
             instance.lost += 1
         self.tally.lost(
@@ -160,7 +160,7 @@ class Load:
                 instance=name,
                 fresh=arrival.fresh,
                 at=now,
-                restart=self._fleet.restarts_begun or None,
-                after_sigterm=None if begun is None else now - begun,
+                restart=latest.restart if latest else None,
+                after_sigterm=now - latest.at if latest else None,
             ),
         )

@@ -66,33 +66,35 @@ class Roller:
         watch = Watch(fleet, instance, lambda text: self._say(instance, text))
         await watch.start()
         try:
-            number = fleet.sigterm(instance)
-            sigterm_at = fleet.now() if instance.sigterm_at is None else instance.sigterm_at
-            self._say(instance, f"SIGTERM sent (restart {number})")
+            sigterm = fleet.sigterm(instance)
+            watch.begin(sigterm)
+            self._say(instance, f"SIGTERM sent (restart {sigterm.restart})")
             killed = await self._until_gone(instance)
         finally:
             await watch.stop()
         gone_at = fleet.now()
+        instance.phase = Phase.EXITED
         left_behind = instance.kill_group() and not killed
-        self._say_exit(instance, gone_at - sigterm_at, left_behind=left_behind)
-        exit_code = instance.exit_code
+        self._say_exit(instance, gone_at - sigterm.at, left_behind=left_behind)
+        exit_code = instance.status
         last_ok_at = instance.last_ok_at
         ready_at = await self._again(instance)
-        await self._back(instance)
+        await self._balancer.until_steady(instance.name)
+        self._say_back(instance, sigterm.restart)
         return _Stop(
-            number=number,
+            number=sigterm.restart,
             roll=roll,
             instance=instance.name,
-            sigterm_at=sigterm_at,
-            readiness_flip=_since(watch.unready_at, sigterm_at),
-            refused=_since(watch.refused_at, sigterm_at),
-            last_request=_since(last_ok_at, sigterm_at) if last_ok_at > sigterm_at else None,
-            exit=gone_at - sigterm_at,
-            exit_code=-9 if exit_code is None else exit_code,
+            sigterm_at=sigterm.at,
+            readiness_flip=_since(watch.unready_at, sigterm.at),
+            refused=_since(watch.refused_at, sigterm.at),
+            last_request=_since(last_ok_at, sigterm.at) if last_ok_at > sigterm.at else None,
+            exit=gone_at - sigterm.at,
+            exit_code=exit_code,
             killed=killed,
             left_behind=left_behind,
-            ready=ready_at - sigterm_at,
-            in_rotation=fleet.now() - sigterm_at,
+            ready=ready_at - sigterm.at,
+            in_rotation=fleet.now() - sigterm.at,
         )
 
     async def _until_gone(self, instance: Instance) -> bool:
@@ -103,23 +105,20 @@ class Roller:
         return True
 
     def _say_exit(self, instance: Instance, after: float, *, left_behind: bool) -> None:
-        self._say(instance, f"exited {instance.exit_code} after {after:.2f} s")
+        self._say(instance, f"exited {instance.status} after {after:.2f} s")
         if left_behind:
             self._say(instance, "left processes behind, which were killed")
 
     async def _again(self, instance: Instance) -> float:
-        # A moment for clients to see the end of their connections while it is still this life's.
-        await asyncio.sleep(0.05)
-        instance.phase = Phase.EXITED
-        instance.sigterm_at = None
         await instance.start()
         await instance.until_ready()
         return self._fleet.now()
 
-    async def _back(self, instance: Instance) -> None:
-        await self._balancer.until_steady(instance.name)
-        told = sum(s.restart == instance.restart and s.told for s in self._streams.so_far())
-        self._say(instance, f"back in rotation; {told} streams were told to reconnect and did")
+    def _say_back(self, instance: Instance, restart: int) -> None:
+        ended = [s for s in self._streams.so_far() if s.restart == restart]
+        told = sum(s.told for s in ended)
+        streams = f"; {told} of {len(ended)} streams had been told to reconnect" if ended else ""
+        self._say(instance, f"back in rotation{streams}")
 
     def _say(self, instance: Instance, text: str) -> None:
         self._view.event(self._fleet.now(), f"{instance.name}: {text}")

@@ -17,7 +17,7 @@ from typing import Final, cast
 import aiohttp
 
 from .balancers import Balancer, Route
-from .client import Fleet, Sessions, WebSocket
+from .client import Fleet, Sessions, Sigterm, WebSocket
 from .eventstream import EventReader
 from .plan import RehearsalError
 from .result import StreamRecord
@@ -53,8 +53,8 @@ class _Stream:
     messages: int = 0
     ended: str = OVER
     ended_at: float = 0.0
-    restart: int | None = None
-    sigterm_at: float | None = None
+    sigterm: Sigterm | None = None
+    """Of the process that it was connected to."""
     farewell_at: float | None = None
     told_delay: float | None = None
     reconnected_to: str | None = None
@@ -80,8 +80,8 @@ class _Stream:
         heard_until = self.farewell_at or self.ended_at
         unheard = self.echoes.lost(heard_until) if self.ended != OVER else 0
         after = None
-        if self.farewell_at is not None and self.sigterm_at is not None:
-            after = self.farewell_at - self.sigterm_at
+        if self.farewell_at is not None and self.sigterm is not None:
+            after = self.farewell_at - self.sigterm.at
         return StreamRecord(
             client=client,
             kind=kind,
@@ -89,7 +89,7 @@ class _Stream:
             connected_at=self.connected_at,
             ended_at=self.ended_at,
             ended=self.ended,
-            restart=self.restart,
+            restart=self.sigterm.restart if self.sigterm else None,
             told=self.farewell_at is not None,
             told_delay=self.told_delay,
             farewell=after,
@@ -177,9 +177,7 @@ class _Client:
     def _ended(self, stream: _Stream, how: str) -> None:
         fleet = self._all.fleet
         stream.ended, stream.ended_at = how, fleet.now()
-        instance = fleet.get(stream.instance)
-        if instance and instance.life == stream.life and instance.sigterm_at is not None:
-            stream.restart, stream.sigterm_at = instance.restart, instance.sigterm_at
+        stream.sigterm = fleet.sigterm_of(stream.instance, stream.life)
         self._last, self.stream = stream, None
 
     def _keep_last(self) -> None:

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-from .client import Fleet
+from .client import Fleet, Sigterm
 from .instances import Instance, Phase
 from .readiness import Answer, probe
 
@@ -33,6 +33,7 @@ class Watch:
         self._fleet = fleet
         self._instance = instance
         self._say = say
+        self._sigterm: Sigterm | None = None
         self._first = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -40,6 +41,10 @@ class Watch:
         """Begin to look; returns after the first answer."""
         self._task = asyncio.create_task(self._look())
         await self._first.wait()
+
+    def begin(self, sigterm: Sigterm) -> None:
+        """From now on what is seen is noted."""
+        self._sigterm = sigterm
 
     async def stop(self) -> None:
         """The process has gone."""
@@ -52,12 +57,13 @@ class Watch:
         while True:
             answer = await probe(self._instance.port, path, PATIENCE)
             self._first.set()
-            if self._instance.sigterm_at is not None:
-                self._note(answer, self._fleet.now() - self._instance.sigterm_at)
-            await asyncio.sleep(QUICK if self.unready_at is None else CALM)
+            if self._sigterm is not None:
+                now = self._fleet.now()
+                self._note(answer, now, now - self._sigterm.at)
+            seen = self.unready_at or self.refused_at
+            await asyncio.sleep(CALM if seen else QUICK)
 
-    def _note(self, answer: Answer, after: float) -> None:
-        now = self._fleet.now()
+    def _note(self, answer: Answer, now: float, after: float) -> None:
         if answer in (Answer.REFUSED, Answer.SILENT):
             if self.refused_at is None:
                 self.refused_at = now

@@ -1,0 +1,101 @@
+"""The sums, the verdict and what it explains."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from graceful.rehearsal.result import Result, explain, largest_slot_share
+
+from .findings import CLEAN, LOSS, LOSSY, RESTART, STREAM
+
+
+def test_nothing_lost_is_ok_and_says_of_how_much() -> None:
+    """The line that people look for."""
+    assert CLEAN.ok
+    assert CLEAN.verdict == "0 requests lost of 1,234, 0 messages lost, 1 of 1 streams moved"
+    assert list(explain(CLEAN)) == []
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        (LOSSY, "2 requests lost of 1,202"),
+        (replace(CLEAN, streams=[replace(STREAM, messages_lost=3)]), "3 messages lost"),
+        (replace(CLEAN, streams=[replace(STREAM, told=False)]), "0 of 1 streams moved"),
+        (replace(CLEAN, stranded=2), "2 stream clients could not reconnect"),
+        (replace(CLEAN, restarts=[replace(RESTART, killed=True)]), "1 of 1 instances needed SIGK"),
+    ],
+)
+def test_each_kind_of_loss_alone_is_not_ok(bad: Result, said: str) -> None:
+    """Requests, messages, streams that were cut or stranded, and SIGKILL."""
+    assert not bad.ok
+    assert said in bad.verdict
+
+
+def test_a_stream_that_comes_back_to_the_same_process_has_not_moved() -> None:
+    """It was told too early, but nothing is lost by it."""
+    back = replace(CLEAN, streams=[replace(STREAM, moved=False)])
+    assert back.ok
+    assert "0 of 1 streams moved" in back.verdict
+
+
+def test_a_stream_that_ends_without_a_restart_is_not_counted_as_moved() -> None:
+    """An app may end its streams for reasons of its own."""
+    own = replace(CLEAN, streams=[replace(STREAM, restart=None, told=False)])
+    assert own.ok
+    assert "streams moved" not in own.verdict
+
+
+def test_the_first_losses_are_explained() -> None:
+    """Kind, path, instance, what, and how long after SIGTERM."""
+    (line, again) = explain(LOSSY)
+    assert line == again
+    assert line == (
+        "lost: post /echo, i1, reset (ServerDisconnectedError: Server disconnected) on a "
+        "kept-alive connection, 1.25 s after the SIGTERM of restart 1"
+    )
+
+
+def test_only_a_few_losses_are_explained_and_the_rest_is_counted() -> None:
+    """A thousand lines explain less than five."""
+    many = replace(CLEAN, requests={"post": {"reset": 9}}, losses=[LOSS] * 9)
+    lines = list(explain(many, limit=2))
+    assert len(lines) == 3
+    assert lines[-1] == "… and 7 more"
+
+
+def test_a_loss_before_any_restart_says_so() -> None:
+    """Then the app is not the one that is being tested."""
+    early = replace(LOSS, restart=None, after_sigterm=None, instance=None, fresh=True)
+    (line,) = explain(replace(LOSSY, losses=[early]), limit=1)
+    assert line.endswith("on a fresh connection, 3.00 s after the start, before any restart")
+
+
+def test_streams_that_were_cut_are_explained() -> None:
+    """By how they ended."""
+    cut = replace(STREAM, told=False, ended="sse truncated")
+    (line,) = explain(replace(CLEAN, streams=[cut, cut, STREAM]))
+    assert line == "2 streams ended without being told to reconnect: sse truncated"
+
+
+@pytest.mark.parametrize(
+    ("farewells", "share"),
+    [([], 0.0), ([5.0], 1.0), ([5.01, 5.09, 5.11, 5.31], 0.5), ([5.05, 5.15, 5.25, 5.35], 0.25)],
+)
+def test_the_largest_slot_tells_a_herd_from_a_trickle(farewells: list[float], share: float) -> None:
+    """Slots of 100 ms, counted from SIGTERM."""
+    assert largest_slot_share(farewells) == share
+
+
+def test_the_whole_result_is_json() -> None:
+    """With the sums that readers would otherwise repeat."""
+    plain = json.loads(json.dumps(LOSSY.to_dict()))
+    assert plain["ok"] is False
+    assert plain["lost"] == 2
+    assert plain["total"] == 1202
+    assert plain["losses"][0]["outcome"] == "reset"
+    assert plain["restarts"][0]["readiness_flip"] == 0.012
+    assert plain["streams"][0]["ended"] == "close 1012"
