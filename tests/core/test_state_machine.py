@@ -32,6 +32,9 @@ ORDER = list(Phase)
 CLOSE = 1e-6
 """Seconds that floating point may be off by."""
 
+MOSTLY = st.sampled_from([True] * 7 + [False])
+RARELY = st.sampled_from([False] * 3 + [True])
+
 BUDGETS = [
     Settings(),
     Settings(propagation_delay=0.0),
@@ -51,17 +54,20 @@ class Life(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
-        self.begin_life(Settings(), 0)
+        self.begin_life(Settings(), 0, starts=False)
 
     @initialize(
-        settings=st.sampled_from(BUDGETS), seed=st.integers(0, 1000), now=st.floats(0.0, 1e5)
+        settings=st.sampled_from(BUDGETS),
+        seed=st.integers(0, 1000),
+        starts=MOSTLY,
+        now=st.floats(0.0, 1e5),
     )
-    def first_life(self, settings: Settings, seed: int, now: float) -> None:
+    def first_life(self, settings: Settings, seed: int, starts: bool, now: float) -> None:
         assert check(settings) == []
         self.now = now
-        self.begin_life(settings, seed)
+        self.begin_life(settings, seed, starts)
 
-    def begin_life(self, settings: Settings, seed: int) -> None:
+    def begin_life(self, settings: Settings, seed: int, starts: bool) -> None:
         self.core = LifecycleCore(settings, random.Random(seed).random)
         self.live: list[Exchange] = []
         self.over: list[Exchange] = []
@@ -71,10 +77,14 @@ class Life(RuleBasedStateMachine):
         self.rung = 0
         self.signalled = False
         self.stays_ready = False
+        self.ducked_at = 0.0
         self.served: int | None = None  # ordinary exchanges that have ended since the cause
         self.brief = 0  # what else has ended within `LONG`, where the tracker takes no close look
         self.refused = 0
         self.ducked = False  # an operator's lame duck holds, nobody has asked for the end
+        if starts:  # otherwise whatever comes first meets a process that is still starting
+            self.saw(self.core.started(self.now))
+            self.phase = Phase.SERVING
 
     # -- the model's view of an answer --------------------------------------------------------
 
@@ -171,7 +181,7 @@ class Life(RuleBasedStateMachine):
 
     # -- the platform, code and operators --------------------------------------------------------
 
-    @rule(managed=st.booleans(), hurry=st.booleans(), earlier=st.sampled_from([0.0, 0.0, 0.2]))
+    @rule(managed=st.booleans(), hurry=RARELY, earlier=st.sampled_from([0.0, 0.0, 0.2]))
     def a_signal_comes(self, managed: bool, hurry: bool, earlier: float) -> None:
         # Signals are dated back to their arrival; one of a blocked process may be a while ago.
         at = max(0.0, self.now - earlier)
@@ -179,23 +189,49 @@ class Life(RuleBasedStateMachine):
         self.saw_climb(answer, "SIGTERM")
         if answer:
             self.signalled = True
-            if hurry:
-                assert self.core.rung >= 2
+            assert not hurry or self.core.rung >= 2
+            assert self.core.rung == 1 or self.core.remaining(at) == 0 or self.delay_left(at) == 0
         elif not managed and self.phase is not Phase.STOPPED:
             assert self.core.rung == 3
         self.asked_to_end()
 
-    @rule(rung=st.integers(0, 4))
+    @rule(
+        how=st.sampled_from(["code", "code", "retire", "shutdown", "shutdown"]),
+        rung=st.sampled_from([1, 1, 1, 0, 2, 3, 4]),
+    )
+    def something_else_asks_for_the_end(self, how: str, rung: int) -> None:
+        if how == "code":
+            self.code_climbs(rung)
+        elif how == "retire":
+            self.the_worker_is_retired()
+        else:
+            self.the_server_stops_by_itself()
+
     def code_climbs(self, rung: int) -> None:
+        first = self.core.timeline is None
+        starting, ducked, served = self.phase is Phase.STARTING, self.ducked, self.ducked_for()
         answer = self.core.climb_to(rung, Cause("code"), self.now)
+        if answer and first and rung == 1:
+            delay = self.core.settings.propagation_delay
+            expected = 0.0 if starting else max(0.0, delay - served) if ducked else delay
+            assert self.delay_left(self.now) == pytest.approx(expected, abs=CLOSE)
         self.saw_climb(answer, "code")
         self.asked_to_end()
 
     @precondition(lambda self: self.phase not in (Phase.STARTING, Phase.STOPPED))
     @rule()
     def an_operator_asks_for_lame_duck(self) -> None:
-        self.saw(self.core.lame_duck(self.now))
+        change = self.core.lame_duck(self.now)
+        self.saw(change)
         self.ducked = self.core.cause is None
+        if change:
+            self.ducked_at = self.now
+
+    def ducked_for(self) -> float:
+        return self.now - self.ducked_at
+
+    def delay_left(self, now: float) -> float:
+        return max(0.0, self.core.timeline.delay_ends - now) if self.core.timeline else 0.0
 
     @rule()
     def an_operator_recovers(self) -> None:
@@ -208,7 +244,6 @@ class Life(RuleBasedStateMachine):
             with pytest.raises(RuntimeError):
                 self.core.recover(self.now)
 
-    @rule()
     def the_worker_is_retired(self) -> None:
         ready, fresh = self.core.ready, self.core.cause is None
         change = self.core.retire("HUP", self.now)
@@ -218,12 +253,13 @@ class Life(RuleBasedStateMachine):
             assert fresh
             self.stays_ready = ready
             self.signalled = True
+            assert self.delay_left(self.now) == 0
         self.asked_to_end()
 
-    @rule()
     def the_server_stops_by_itself(self) -> None:
         self.saw(self.core.shutdown("lifespan.shutdown", self.now))
-        assert self.core.phase not in (Phase.SERVING, Phase.LAME_DUCK)
+        assert self.core.phase not in (Phase.STARTING, Phase.SERVING, Phase.LAME_DUCK)
+        assert self.core.phase is Phase.STOPPED or self.delay_left(self.now) == 0
         self.asked_to_end()
 
     # -- the driver ------------------------------------------------------------------------------
@@ -309,10 +345,10 @@ class Life(RuleBasedStateMachine):
                 step(self.now)
 
     @precondition(lambda self: self.phase is Phase.STOPPED)
-    @rule(settings=st.sampled_from(BUDGETS), seed=st.integers(0, 1000))
-    def a_new_life_begins(self, settings: Settings, seed: int) -> None:
+    @rule(settings=st.sampled_from(BUDGETS), seed=st.integers(0, 1000), starts=MOSTLY)
+    def a_new_life_begins(self, settings: Settings, seed: int, starts: bool) -> None:
         self.everybody_leaves()
-        self.begin_life(settings, seed)
+        self.begin_life(settings, seed, starts)
 
     def everybody_leaves(self) -> None:
         for exchange in (*self.live, *self.over):
@@ -429,5 +465,5 @@ class Life(RuleBasedStateMachine):
 def test_random_lives_keep_every_promise() -> None:
     """Whatever platform, operator, clients and driver do, in any order: the invariants hold."""
     run_state_machine_as_test(
-        Life, settings=hypothesis_settings(max_examples=250, stateful_step_count=40, deadline=None)
+        Life, settings=hypothesis_settings(max_examples=400, stateful_step_count=50, deadline=None)
     )
