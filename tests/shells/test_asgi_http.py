@@ -226,7 +226,6 @@ async def test_the_end_of_a_refusal_wakes_the_drain(world: World) -> None:
         world.lifecycle.terminate()
         world.lifecycle.terminate()
         await world.turns()
-        world.lifecycle.terminate  # noqa: B018
         refused = world.call(app, http())
 
         async def read_slowly(message: Message) -> None:
@@ -531,7 +530,7 @@ async def test_a_cancellation_by_the_server_goes_on(world: World) -> None:
     """When the server cancels its own task, the app and the server see that."""
     app = GracefulMiddleware(slow(60), **SHORT)
     async with world.lifespan(app):
-        task = asyncio.create_task(app(http(), never, ignore))  # type: ignore[arg-type]
+        task = asyncio.create_task(app(http(), never, ignore))
         await world.turns()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -453,7 +453,7 @@ def starlette_feed(kind: str, unwound: list[str]) -> Starlette:
         async for _ in events():
             yield {"data": "x"}
 
-    def endpoint(request: Request) -> Response:
+    async def endpoint(request: Request) -> Response:
         if kind == "sse-starlette":
             return EventSourceResponse(dictionaries())
         content = events() if kind == "async" else silent()
