@@ -34,7 +34,12 @@ EXTRAS = {
 }
 
 WAITS = {
-    "graceful._asgi_websocket": {"fail_after": "a farewell of the user's may hang"},
+    "graceful._asgi_exchange": {"sleep": "an app gets a moment to end once its client was told"},
+    "graceful._asgi_http": {"move_on_after": "a client that reads nothing gets no last words"},
+    "graceful._asgi_websocket": {
+        "fail_after": "a farewell of the user's may hang",
+        "move_on_after": "a client that reads nothing gets no last words",
+    },
     "graceful.backstop": {
         "sleep": "the helper thread arms the alarm a moment after the signal",
         "aio_suspend": "the C library waits, in a thread that needs no GIL",
