@@ -58,7 +58,7 @@ class Loss:
 def of_answer(status: int, *, whole: bool, times_seen: str | None) -> tuple[Outcome, str]:
     """Name an answer that has been read to its end; the second item is a detail for people."""
     if status != 200:
-        return Outcome.STATUS, f"status {status}"
+        return Outcome.STATUS, str(status)
     if times_seen is not None and times_seen.isdecimal() and int(times_seen) > 1:
         return Outcome.REPEATED, f"the app ran it {times_seen} times"
     if not whole:

@@ -39,7 +39,7 @@ def test_the_port_is_put_into_every_word() -> None:
 def test_what_can_not_work_is_refused_by_name(options: dict[str, Any], said: str) -> None:
     """The message names the option and its value."""
     with pytest.raises(PlanError, match=said.replace("{", r"\{")):
-        Plan(**{"command": COMMAND, **options})
+        Plan(command=options.pop("command", COMMAND), **options)
 
 
 def test_a_path_that_is_empty_leaves_its_kind_out() -> None:

@@ -11,6 +11,8 @@ import contextlib
 import csv
 import shutil
 import socket
+import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -64,11 +66,13 @@ class HAProxy:
     """One HAProxy process in the foreground."""
 
     def __init__(self, plan: Plan, instances: Sequence[Instance], folder: Path) -> None:
-        """`folder` gets its configuration, its log and its runtime socket."""
+        """`folder` gets its configuration and its log."""
         self._plan = plan
         self._instances = instances
         self._folder = folder
-        self._admin = folder / "admin.sock"
+        # Not in `folder`: a socket's path may have no more than 107 bytes.
+        self._runtime = tempfile.TemporaryDirectory(prefix="graceful-haproxy-")
+        self._admin = Path(self._runtime.name) / "admin.sock"
         self._process: asyncio.subprocess.Process | None = None
         self._origin = ""
 
@@ -114,16 +118,17 @@ class HAProxy:
         ) + "".join(servers)
 
     async def _until_up(self) -> None:
-        try:
-            async with asyncio.timeout(START_LIMIT):
-                while len(await self.rotation()) < len(self._instances):  # noqa: ASYNC110 - it tells nobody
-                    await asyncio.sleep(LOOK)
-        except TimeoutError:
-            said = (self._folder / "haproxy.log").read_text(errors="replace").strip()
-            raise RehearsalError(f"haproxy did not come up: {said or 'it said nothing'}") from None
+        limit = time.monotonic() + START_LIMIT
+        while len(await self.rotation()) < len(self._instances):
+            exited = self._process is None or self._process.returncode is not None
+            if exited or time.monotonic() > limit:
+                said = (self._folder / "haproxy.log").read_text(errors="replace").strip()
+                raise RehearsalError(f"haproxy did not come up: {said or 'it said nothing'}")
+            await asyncio.sleep(LOOK)
 
     async def close(self) -> None:
         """End it by its process id."""
+        self._runtime.cleanup()
         if self._process is None:
             return
         with contextlib.suppress(ProcessLookupError):
@@ -152,18 +157,22 @@ class HAProxy:
 
     async def until_steady(self, instance: str) -> None:
         """Wait until HAProxy calls it UP, with no failed check since."""
-        while instance not in await self.rotation():  # noqa: ASYNC110 - it tells nobody
+        while (await self._statuses()).get(instance) != "UP":  # noqa: ASYNC110 - it tells nobody
             await asyncio.sleep(LOOK)
 
     async def rotation(self) -> Sequence[str]:
-        """The servers that are UP ('UP 1/2' is on its way down)."""
+        """The servers that it chooses from; 'UP 1/2' is on its way down and still chosen."""
+        statuses = await self._statuses()
+        return [name for name, status in statuses.items() if status.startswith("UP")]
+
+    async def _statuses(self) -> dict[str, str]:
         try:
             text = await self._ask("show stat")
         except OSError:
-            return []
+            return {}
         rows = csv.DictReader(text.removeprefix("# ").splitlines())
         names = {instance.name for instance in self._instances}
-        return [r["svname"] for r in rows if r["svname"] in names and r["status"] == "UP"]
+        return {row["svname"]: row["status"] for row in rows if row["svname"] in names}
 
     async def _ask(self, command: str) -> str:
         reader, writer = await asyncio.open_unix_connection(str(self._admin))

@@ -1,0 +1,199 @@
+"""What tells the balancers apart: who decides when a kept-alive connection moves."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from graceful.rehearsal import Plan, RehearsalError
+from graceful.rehearsal.balancers import BALANCERS, Balancer
+from graceful.rehearsal.client import Sessions, open_sessions
+
+from .servers import COMMAND, Handler, fleet, serving
+
+needs_haproxy = pytest.mark.skipif(
+    shutil.which("haproxy") is None and os.environ.get("CI") != "true",
+    reason="haproxy is not on PATH",
+)
+
+
+@dataclass
+class Stage:
+    """Two servers whose readiness the test sets, behind a balancer."""
+
+    balancer: Balancer
+    sessions: Sessions
+    ready: dict[str, bool]
+    closing: dict[str, bool]
+
+    async def ask(self, *, fresh: bool = False) -> str:
+        """Send one request; return the name that answered, which the balancer must know too."""
+        route = self.balancer.route()
+        assert route
+        session = self.sessions.fresh if fresh else self.sessions.kept_alive
+        async with session.get(route.origin + "/") as response:
+            self.balancer.answered(route, response.headers)
+            name = await response.text()
+        assert route.instance == name
+        return name
+
+    async def until_left(self, name: str) -> None:
+        """Wait until the balancer no longer chooses `name`."""
+        while name in await self.balancer.rotation():  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.02)
+
+
+@contextlib.asynccontextmanager
+async def stage(balancer: str, folder: Path) -> AsyncGenerator[Stage]:
+    """Set it: quick probes, no lag."""
+    plan = Plan(command=COMMAND, probe_interval=0.05, lag=0.0, rtt=0.001)
+    ready, closing = {"i1": True, "i2": True}, {"i1": False, "i2": False}
+
+    def app(name: str) -> web.Response:
+        response = web.Response(text=name)
+        if closing[name]:
+            response.force_close()
+        return response
+
+    def handler(name: str) -> Handler:
+        async def answer(request: web.Request) -> web.StreamResponse:
+            if request.path == "/readyz":
+                return web.Response(status=200 if ready[name] else 503)
+            return app(name)
+
+        return answer
+
+    async with serving(handler("i1")) as one, serving(handler("i2")) as two:
+        instances = fleet(plan, one, two).instances
+        made = BALANCERS[balancer](plan, instances, folder)
+        try:
+            await made.start()
+            async with open_sessions(made) as sessions:
+                yield Stage(made, sessions, ready, closing)
+        finally:
+            await made.close()
+
+
+EVERY = [
+    "internal",
+    "internal-l4",
+    pytest.param("haproxy", marks=needs_haproxy),
+]
+
+
+@pytest.mark.parametrize("balancer", EVERY)
+def test_both_instances_get_requests_until_one_is_unready(balancer: str, tmp_path: Path) -> None:
+    """And it gets them again when it is ready again."""
+
+    async def play() -> list[set[str]]:
+        async with stage(balancer, tmp_path) as s:
+            both = {await s.ask(fresh=True) for _ in range(8)}
+            s.ready["i1"] = False
+            await s.until_left("i1")
+            left = {await s.ask(fresh=True) for _ in range(8)}
+            s.ready["i1"] = True
+            await s.balancer.until_steady("i1")
+            return [both, left, {await s.ask(fresh=True) for _ in range(8)}]
+
+    assert asyncio.run(play()) == [{"i1", "i2"}, {"i2"}, {"i1", "i2"}]
+
+
+def test_a_balancer_of_requests_moves_kept_alive_clients_by_itself(tmp_path: Path) -> None:
+    """`internal` has a pool per instance."""
+
+    async def play() -> set[str]:
+        async with stage("internal", tmp_path) as s:
+            assert {await s.ask() for _ in range(4)} == {"i1", "i2"}
+            s.ready["i1"] = False
+            await s.until_left("i1")
+            return {await s.ask() for _ in range(4)}
+
+    assert asyncio.run(play()) == {"i2"}
+
+
+def test_with_a_balancer_of_connections_only_the_server_moves_them(tmp_path: Path) -> None:
+    """`internal-l4`: a kept-alive connection stays until `Connection: close`."""
+
+    async def play() -> list[str]:
+        async with stage("internal-l4", tmp_path) as s:
+            first = await s.ask()
+            s.ready[first] = False
+            await s.until_left(first)
+            stayed = await s.ask()
+            s.closing[first] = True
+            last = await s.ask()
+            assert (first, first) == (stayed, last)
+            return [first, await s.ask()]
+
+    first, moved = asyncio.run(play())
+    assert first != moved
+
+
+def test_with_nobody_left_there_is_no_route(tmp_path: Path) -> None:
+    """The load counts that as refused."""
+
+    async def play() -> object:
+        async with stage("internal", tmp_path) as s:
+            s.ready.update(i1=False, i2=False)
+            await s.until_left("i1")
+            await s.until_left("i2")
+            return s.balancer.route()
+
+    assert asyncio.run(play()) is None
+
+
+@needs_haproxy
+def test_haproxy_answers_for_nobody_and_its_answer_belongs_to_nobody(tmp_path: Path) -> None:
+    """Its own 503 must not be blamed on an instance."""
+
+    async def play() -> tuple[int, str | None]:
+        async with stage("haproxy", tmp_path) as s:
+            s.ready.update(i1=False, i2=False)
+            await s.until_left("i1")
+            await s.until_left("i2")
+            route = s.balancer.route()
+            assert route
+            async with s.sessions.fresh.get(route.origin) as response:
+                s.balancer.answered(route, response.headers)
+                return response.status, route.instance
+
+    assert asyncio.run(play()) == (503, None)
+
+
+def test_haproxy_that_is_not_installed_is_one_clear_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the way out."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    async def play() -> None:
+        async with stage("haproxy", tmp_path):
+            pass
+
+    with pytest.raises(RehearsalError, match="no 'haproxy' on PATH; install it"):
+        asyncio.run(play())
+
+
+def test_haproxy_that_does_not_come_up_is_quoted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as one that does not know an option of ours."""
+    program = tmp_path / "haproxy"
+    program.write_text("#!/bin/sh\necho 'unknown keyword'\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+
+    async def play() -> None:
+        async with stage("haproxy", tmp_path):
+            pass
+
+    with pytest.raises(RehearsalError, match="haproxy did not come up: unknown keyword"):
+        asyncio.run(play())

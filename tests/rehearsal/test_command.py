@@ -1,0 +1,173 @@
+"""`graceful rehearse` as people type it: output and exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import graceful
+from graceful.cli.group import graceful as cli
+from graceful.rehearsal import Plan
+
+from .test_instances import STUBBORN
+from .test_rehearse import BARE
+
+ROOT = Path(__file__).parents[2]
+GRACEFUL = [sys.executable, "-c", "from graceful.cli import main; main()"]
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the console script's function in a process of its own."""
+    return subprocess.run(
+        [*GRACEFUL, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        cwd=ROOT,
+        env={**os.environ, **environment},
+    )
+
+
+def test_the_version_is_the_package_s() -> None:
+    """Of the library."""
+    done = run("--version")
+    assert (done.returncode, done.stdout) == (0, f"graceful, version {graceful.__version__}\n")
+
+
+def test_every_option_of_a_plan_is_an_option_of_the_command() -> None:
+    """With its default, so the help can't lie."""
+    shown = " ".join(CliRunner().invoke(cli, ["rehearse", "--help"]).output.split())
+    options = Plan.__dataclass_fields__.keys() - {"command"}
+    assert all(f"--{name.replace('_', '-')}" in shown for name in options)
+    assert "[default: 35.0]" in shown
+
+
+def test_a_run_without_loss_ends_with_status_0_and_json_on_stdout() -> None:
+    """People's lines go to stderr then, so that the output can be piped."""
+    done = run(
+        *("rehearse", "--rolls", "0", "--duration", "1", "--rate", "40", "--websockets", "2"),
+        *("--warmup", "0.2", "--tail", "0", "--slow-path", ""),
+        *("--json", "-", "--", *BARE),
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["lost"] == 0
+    assert result["total"] >= 40
+    assert "i1: ready on port" in done.stderr
+    assert done.stderr.rstrip().endswith(f"0 requests lost of {result['total']}, 0 messages lost")
+
+
+def test_a_run_with_losses_ends_with_status_1_and_explains_them(tmp_path: Path) -> None:
+    """The verdict is the last line; the file has it all."""
+    file = tmp_path / "result.json"
+    quick = ["--warmup", "0.3", "--lag", "0.5", "--settle", "0.1", "--tail", "0.3"]
+    done = run("rehearse", "--rate", "60", "--sse", "2", *quick, "--json", str(file), "--", *BARE)
+    assert done.returncode == 1, done.stderr
+    result = json.loads(file.read_text())
+    assert result["lost"] > 0
+    lines = done.stdout.splitlines()
+    assert lines[-1] == result["verdict"]
+    assert any(line.startswith("lost: ") and "after the SIGTERM" in line for line in lines)
+    assert any("ended without being told to reconnect: sse truncated" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["rehearse"], "no command given"),
+        (["rehearse", "--", "serve"], "the command has no {port}"),
+        (["rehearse", "--", "no-such-command", "{port}"], "can't start 'no-such-command'"),
+        (["rehearse", "--instances", "0", "--", "x{port}"], "instances = 0"),
+        (["rehearse", "--rate", "nan", "--", "x{port}"], "rate = nan"),
+        (["rehearse", "--rate", "fast", "--", "x{port}"], "'fast' is not a valid float"),
+        (["rehearse", "--balancer", "nginx", "--", "x{port}"], "'nginx' is not one of"),
+        (["rehearse", "--json", "/no/such/folder/x", "--", "x{port}"], "no such folder"),
+        (["rehearse", "--", sys.executable, "-c", "exit('no luck')", "{port}"], "    no luck"),
+        (["reherse"], "No such command"),
+    ],
+)
+def test_what_can_not_work_ends_with_status_2(arguments: list[str], said: str) -> None:
+    """On stderr, without a traceback."""
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments"),
+    [("click", ["--version"]), ("aiohttp", ["rehearse", "--rolls", "1"]), ("rich", ["rehearse"])],
+)
+def test_a_missing_extra_is_one_line_with_the_command(
+    module: str, arguments: list[str], tmp_path: Path
+) -> None:
+    """And status 2."""
+    (tmp_path / f"{module}.py").write_text(
+        f"raise ModuleNotFoundError('No module named {module}', name='{module}')\n"
+    )
+    done = run(*arguments, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"graceful: needs {module}; run: pip install 'graceful-drain[rehearsal]'\n"
+    )
+
+
+@contextmanager
+def running() -> Generator[subprocess.Popen[str]]:
+    """A rehearsal that would last for minutes, seen up to its first instance."""
+    command = [*GRACEFUL, "rehearse", "--rolls", "0", "--duration", "120", "--rate", "10"]
+    paths = ["--slow-path", "", "--post-path", "", "--readiness-path", "/"]
+    with subprocess.Popen(
+        [*command, *paths, "--", *STUBBORN],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "said"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 2, "ended by SIGTERM")],
+)
+def test_a_rehearsal_that_is_stopped_leaves_no_instance(
+    number: int, status: int, said: str
+) -> None:
+    """Ctrl-C or SIGTERM, while instances run that ignore SIGTERM."""
+    with running() as process:
+        assert process.stdout
+        assert "i1: ready on port" in process.stdout.readline()
+        port = process.stdout.readline().split()[-1]
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=20)
+    assert process.returncode == status
+    assert said in errors
+    assert "Traceback" not in errors
+    assert not listening(port)
+
+
+def listening(port: str) -> bool:
+    """Whether an instance still runs with this port on its command line."""
+    limit = time.monotonic() + 5
+    while time.monotonic() < limit:
+        found = subprocess.run(["ps", "axo", "args"], capture_output=True, text=True, check=True)
+        if not any(line.endswith(f"stubborn.py {port}") for line in found.stdout.splitlines()):
+            return False
+        time.sleep(0.05)
+    return True
