@@ -77,6 +77,8 @@ class GracefulMiddleware:
         self.farewell = farewell
         self.sse_event = sse_event
         self.error: SettingsError | None = None
+        """What is wrong with the settings of this app."""
+        self._refused: SettingsError | None = None  # by the settings of another app, while it lives
         self._checks = checks or {}
         self._observers = tuple(observers)
         self._hooks = (
@@ -124,7 +126,7 @@ class GracefulMiddleware:
         if shell is None:
             shell = self._entered()
             if shell is None:
-                await answer(send, 503, str(self.error), {"retry-after": "1"})
+                await answer(send, 503, self._problem, {"retry-after": "1"})
                 return
             scope.setdefault("state", {})["graceful"] = HANDLE
         core = shell.core
@@ -173,6 +175,8 @@ class GracefulMiddleware:
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
         if "graceful" in scope:  # wrapped twice by mistake: the outer one does it all
+            if kind == "lifespan":
+                self._say_wrapped_twice(scope["graceful"])
             await self.app(scope, receive, send)
         elif kind == "websocket":
             await self._websocket(scope, receive, send)
@@ -184,6 +188,19 @@ class GracefulMiddleware:
             await serve_lifespan(self, scope, receive, send)
         else:  # a kind that is yet to be invented
             await self.app(scope, receive, send)
+
+    def _say_wrapped_twice(self, outer: GracefulMiddleware) -> None:
+        """Say what has no effect because another middleware is wrapped around this one."""
+        lost = [str(self.error)] if self.error else self.settings.differences(outer.settings)
+        lost += ["checks"] * bool(self._checks) + ["hooks"] * bool(self._hooks)
+        lost += ["farewell"] * (self.farewell is not None)
+        lost += ["observers"] * bool(self._observers)
+        if lost:
+            text = (
+                "GracefulMiddleware is wrapped around this app twice and the inner one only passes "
+                f"on; of no effect: {', '.join(lost)}; keep the outer one and give it these"
+            )
+            self.lifecycle.publish(Notice(text))
 
     async def _refuse(self, exchange: HttpExchange, send: Send) -> None:
         """Too late for this request: a 503 now is better than a response cut half-way."""
@@ -237,8 +254,8 @@ class GracefulMiddleware:
         if probe is None:
             return False
         shell = self._shell or self._entered()
-        if self.error is not None and probe == "ready":
-            await answer(send, 503, str(self.error), {"cache-control": "no-store"})
+        if shell is None and probe == "ready":
+            await answer(send, 503, self._problem, {"cache-control": "no-store"})
             return True
         core = shell.core if shell is not None else self.lifecycle.core
         if probe == "ready" and self.settings.readiness_mode == "wrap" and core.ready:
@@ -270,20 +287,28 @@ class GracefulMiddleware:
 
     def enter(self, *, lifespan: bool) -> str | None:
         """Join the lifecycle. Returns what is wrong with the settings, if anything."""
+        self._refused = None
         if self.error is None:
             try:
                 self._join(current_loop(), lifespan)
             except SettingsError as error:
-                if lifespan:
-                    return str(error)
-                self.error = error
-        return str(self.error) if self.error is not None else None
+                self._refused = error
+        return self._problem or None
+
+    @property
+    def _problem(self) -> str:
+        return str(self.error or self._refused or "")
 
     def _join(self, loop: Loop, lifespan: bool) -> None:
         lifecycle = self.lifecycle
         self.gone()
         member = Member(self._name(), self.settings, loop, lifespan)
-        lifecycle.join(member)
+        self._forget = [lifecycle.observe(observer) for observer in self._observers]
+        try:
+            lifecycle.join(member)
+        except SettingsError:
+            self._stop_observing()
+            raise
         self._member = member
         self._on_asyncio = isinstance(loop, AsyncioLoop)
         shell = Shell(
@@ -302,7 +327,6 @@ class GracefulMiddleware:
         quick = lifespan and self._state_is_shared
         self._shell, self._passing_shell = (shell, None) if quick else (None, shell)
         lifecycle.hooks += self._hooks
-        self._forget = [lifecycle.observe(observer) for observer in self._observers]
         for text in unknown_variables():
             lifecycle.publish(Notice(text))
         self._open_probe_port()
@@ -341,9 +365,13 @@ class GracefulMiddleware:
             self._probe_server.stop()
             self._probe_server = None
         self.lifecycle.leave(member)
+        self._stop_observing()
+        self._shell = self._passing_shell = None
+
+    def _stop_observing(self) -> None:
         for forget in self._forget:
             forget()
-        self._shell = self._passing_shell = None
+        self._forget.clear()
 
 
 def _hooks(phase: HookPhase, given: OneOrMore) -> list[Hook]:

@@ -171,7 +171,12 @@ class Lifecycle:
             self._members.append(member)
             if self.loop is None:
                 self.loop = member.loop
-                self._attach(member)
+                try:
+                    self._attach(member)
+                except SettingsError:
+                    self._members.remove(member)
+                    self._release()
+                    raise
 
     def _agree(self, member: Member) -> None:
         other = self._members[0]

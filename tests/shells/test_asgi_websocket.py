@@ -217,9 +217,8 @@ async def test_a_farewell_that_raises(world: World) -> None:
 async def test_a_farewell_that_hangs(world: World) -> None:
     """A callable that hangs loses its turn after a second; the close goes out all the same."""
 
-    async def hangs(exchange: WebSocketExchange) -> str:
+    async def hangs(exchange: WebSocketExchange) -> None:
         await anyio.sleep_forever()
-        return ""
 
     app = GracefulMiddleware(echo(), farewell=hangs)
     async with world.lifespan(app):
