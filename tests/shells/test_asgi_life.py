@@ -566,8 +566,8 @@ def test_one_app_in_many_test_clients(traceless: Lifecycle, backend: Any) -> Non
     for _ in range(5):
         with TestClient(app, backend=backend) as client:
             use(client)
-            assert traceless.phase.name == \"SERVING\"
-        assert traceless.phase.name == \"STOPPED\"
+            assert traceless.phase.name == "SERVING"
+        assert traceless.phase.name == "STOPPED"
     assert hooks == ["cleanup"] * 5
 
 
@@ -577,7 +577,7 @@ def test_one_app_without_a_lifespan_in_many_loops(traceless: Lifecycle, backend:
     app = suite_app()
     for _ in range(3):
         use(TestClient(app, backend=backend))
-        assert traceless.phase.name == \"SERVING\"
+        assert traceless.phase.name == "SERVING"
     traceless._members.clear()  # of loops that are gone; the next app to join would forget them
     traceless._release()
 
@@ -669,7 +669,7 @@ def test_an_open_stream_ends_with_the_client(alone: Lifecycle) -> None:
             time.sleep(0.001)
     reader.join()
     assert len(alone.tracker) == 0
-    assert alone.phase.name == \"STOPPED\"
+    assert alone.phase.name == "STOPPED"
 
 
 # -- signals of the process ------------------------------------------------------------------
