@@ -44,11 +44,22 @@ class _Handle:
     costs nothing there.
     """
 
+    __slots__ = ()
+
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # Python itself asks, to copy it for example
+            raise AttributeError(name)
+        return getattr(self._exchange(), name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        setattr(self._exchange(), name, value)
+
+    @staticmethod
+    def _exchange() -> Exchange:
         exchange = current_exchange()
         if exchange is None:
             raise LookupError("no request is being served in this context")
-        return getattr(exchange, name)
+        return exchange
 
 
 HANDLE = _Handle()
@@ -78,12 +89,11 @@ class hold:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._lifecycle: Lifecycle | None = None
-        self._hold: Hold | None = None
+        self._held: list[tuple[Lifecycle, Hold]] = []  # it may be entered again while it is held
 
     def __enter__(self) -> hold:
-        self._lifecycle = current()
-        self._hold = self._lifecycle.hold(self._name)
+        lifecycle = current()
+        self._held.append((lifecycle, lifecycle.hold(self._name)))
         return self
 
     def __exit__(
@@ -92,8 +102,8 @@ class hold:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._lifecycle is not None and self._hold is not None:
-            self._lifecycle.release(self._hold)
+        lifecycle, held = self._held.pop()
+        lifecycle.release(held)
 
     async def __aenter__(self) -> hold:
         return self.__enter__()

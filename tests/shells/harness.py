@@ -270,9 +270,13 @@ class World:
         return self.lifecycle.clock()
 
     @property
-    def phase(self) -> Any:  # Any, for checkers take a second look at it for impossible
+    def phase(self) -> Phase:
         """Where the process is in its life."""
         return self.lifecycle.phase
+
+    def is_in(self, phase: Phase) -> bool:
+        """Whether the process is in `phase`; a call, for checkers take a property for constant."""
+        return self.phase is phase
 
     def call(self, app: App, scope: Scope) -> Call:
         """Call `app` in a task of its own, as a server does for each request."""

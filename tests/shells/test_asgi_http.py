@@ -137,7 +137,7 @@ async def test_close_by_phase(world: World) -> None:
 
         world.draw.value = 0.99
         await anyio.sleep(8)
-        assert world.phase is Phase.DRAINING
+        assert world.is_in(Phase.DRAINING)
         assert await ask(world, app) == ["close"]
 
 

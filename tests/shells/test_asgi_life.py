@@ -43,13 +43,13 @@ from .harness import Call, FakeServer, World, http, on_both, on_one, websocket
 async def test_with_a_lifespan(world: World) -> None:
     """STARTING until the app has come up, SERVING until the server asks for the end, in silence."""
     app = GracefulMiddleware(app_of(hello))
-    assert world.phase is Phase.STARTING
+    assert world.is_in(Phase.STARTING)
     async with world.lifespan(app) as lifespan:
-        assert world.phase is Phase.SERVING
+        assert world.is_in(Phase.SERVING)
         assert (await world.get(app)).body == b"ok"
         began = world.now
     assert lifespan.types == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
-    assert world.phase is Phase.STOPPED
+    assert world.is_in(Phase.STOPPED)
     assert world.now == began
     assert world.records == []
 
@@ -59,7 +59,7 @@ async def test_without_a_lifespan(world: World) -> None:
     """The first request makes the process SERVING."""
     app = GracefulMiddleware(hello)
     assert (await world.get(app)).body == b"ok"
-    assert world.phase is Phase.SERVING
+    assert world.is_in(Phase.SERVING)
     assert (await world.get(app, "/readyz")).status == 200
     assert world.records == []
 
@@ -164,9 +164,9 @@ async def test_a_start_up_that_fails(world: World) -> None:
     async with world.lifespan(wrapped) as lifespan:
         await lifespan.until(lambda: lifespan.over)
     assert lifespan.sent == [failed]
-    assert world.phase is Phase.STOPPED
+    assert world.is_in(Phase.STOPPED)
     async with world.lifespan(wrapped):
-        assert world.phase is Phase.SERVING
+        assert world.is_in(Phase.SERVING)
         assert (await world.get(wrapped)).body == b"ok"
 
 
@@ -204,7 +204,7 @@ async def test_a_stop_during_start_up(world: World) -> None:
     world.lifecycle.terminate()
     come_up.set()
     await call.started()
-    assert world.phase is Phase.CLOSING
+    assert world.is_in(Phase.CLOSING)
     assert (await world.get(wrapped, "/readyz")).status == 503
     call.put({"type": "lifespan.shutdown"})
     await call.finished()
@@ -302,9 +302,9 @@ async def test_two_apps_share_the_lifecycle(world: World) -> None:
             await world.get(first)
             await world.get(second)
             assert world.lifecycle.tracker.served == 2
-        assert world.phase is Phase.SERVING
+        assert world.is_in(Phase.SERVING)
         assert (await world.get(first)).body == b"ok"
-    assert world.phase is Phase.STOPPED
+    assert world.is_in(Phase.STOPPED)
 
 
 @on_both
@@ -405,7 +405,7 @@ async def test_probes_by_phase(world: World) -> None:
         world.lifecycle.terminate()
         assert await probe() == [503, 200]
         world.lifecycle.terminate()
-        assert world.phase is Phase.DRAINING
+        assert world.is_in(Phase.DRAINING)
         assert await probe() == [503, 200]
         call = await world.get(app, "/readyz", method="HEAD")
         assert (call.status, call.body) == (503, b"")

@@ -165,7 +165,7 @@ async def test_not_before_the_delay_is_over(world: World) -> None:
         await anyio.sleep(2.5)
         world.lifecycle.terminate()
         await anyio.sleep(4.9)
-        assert world.phase is Phase.LAME_DUCK
+        assert world.is_in(Phase.LAME_DUCK)
         assert len(parts_of(call)) == 8
         await anyio.sleep(0.2)
         assert call.complete

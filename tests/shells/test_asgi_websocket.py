@@ -181,7 +181,8 @@ def test_a_sync_farewell(
             await call.started(1)
             lifecycle.terminate()
             lifecycle.terminate()
-            return await call.finished()
+            await call.finished()
+        return call
 
     call = anyio.run(main, backend=backend)
     assert call.sent == [ACCEPT, text('{"moved": "/ws", "in": 500}'), CLOSE]
