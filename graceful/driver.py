@@ -78,6 +78,7 @@ class Driver:
         self.lingers = True
         self._drained = anyio.Event()
         self._cleaned = False
+        self._hooks: list[anyio.CancelScope] = []  # those that run beside the rest
 
     # -- waking --------------------------------------------------------------------------
 
@@ -146,6 +147,8 @@ class Driver:
         else:
             await server.stop_accepting()
         await round_.until_idle()
+        for scope in self._hooks:
+            scope.cancel()
         round_.say_told()
         if len(core.tracker):
             await self._cut()
@@ -178,10 +181,27 @@ class Driver:
     # -- hooks ---------------------------------------------------------------------------
 
     def _start_hooks(self, phase: HookPhase, deadline: Callable[[], float]) -> None:
-        """Run the hooks of `phase` beside the drain, in order."""
+        """Run the hooks of `phase` beside the drain, in order; it is not over before they are."""
         hooks = [hook for hook in self._owner.hooks if hook.phase == phase]
-        if hooks:
-            self._loop.spawn(lambda: self._run_hooks(hooks, deadline))
+        if not hooks:
+            return
+        scope = anyio.CancelScope()
+        self._hooks.append(scope)
+
+        async def run() -> None:
+            with scope:
+                await self._run_hooks(hooks, deadline)
+            if scope.cancelled_caught:
+                self._owner.publish(Fault(f"on_{phase} hooks", "cut with the drain"))
+            self._hooks.remove(scope)
+            self._wake.set()
+
+        self._loop.spawn(run)
+
+    @property
+    def hooks_run(self) -> bool:
+        """Whether hooks still run beside the drain."""
+        return bool(self._hooks)
 
     async def clean_up(self) -> None:
         """Run the clean-up hooks, in order, once, within the clean-up budget."""
@@ -250,9 +270,12 @@ class _Drain:
             self._tell_due(now)
             if now >= deadline:
                 return
-            if not self._to_tell and not len(self._core.tracker) and now >= self._lingers_until():
+            if self._is_idle() and now >= self._lingers_until():
                 return
             await self._driver._pause(min(deadline, self._next_step()))
+
+    def _is_idle(self) -> bool:
+        return not (self._to_tell or len(self._core.tracker) or self._driver.hooks_run)
 
     def _alive(self, exchanges: tuple[Exchange, ...]) -> bool:
         live = self._core.tracker.live
