@@ -1,7 +1,7 @@
 """Rehearses a rolling restart: any command line, behind a balancer, under load, every loss counted.
 
     from graceful.rehearsal import Plan, rehearse
-    result = rehearse(Plan(command=("uvicorn", "app:app", "--port", "{port}"), rolls=3))
+    result = rehearse(Plan(command=["uvicorn", "app:app", "--port", "{port}"], rolls=3))
     assert result.ok, result.verdict
 
 It judges from outside and imports nothing else of graceful. Needs `graceful-drain[rehearsal]`.

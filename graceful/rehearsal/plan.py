@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeVar
@@ -39,8 +39,8 @@ def _option(default: T, text: str) -> T:
 class Plan:
     """Options of one rehearsal. Times are seconds as floats; paths begin with '/'."""
 
-    command: tuple[str, ...]
-    """How one instance is started; every '{port}' is replaced by its port."""
+    command: Sequence[str]
+    """How one instance is started, word by word; every '{port}' is replaced by its port."""
     instances: int = _option(2, "How many instances stand behind the balancer.")
     rolls: int = _option(1, "How often every instance is restarted; 0 = load only, a control.")
     duration: float = _option(5.0, "Seconds of load where there are no rolls.")
@@ -90,12 +90,14 @@ class Plan:
         Raises:
             PlanError: an option is out of range or the command has no '{port}'.
         """
-        object.__setattr__(self, "command", tuple(self.command))
         self._check_command()
+        object.__setattr__(self, "command", tuple(self.command))
         self._check_numbers()
         self._check_paths()
 
     def _check_command(self) -> None:
+        if isinstance(self.command, str):
+            raise PlanError(f"command = {self.command!r}: give a list of words, no shell reads it")
         if not self.command:
             raise PlanError("no command given: put it after '--'")
         if not any(PORT in word for word in self.command):

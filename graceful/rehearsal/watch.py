@@ -58,22 +58,27 @@ class Watch:
             answer = await probe(self._instance.port, path, PATIENCE)
             self._first.set()
             if self._sigterm is not None:
-                now = self._fleet.now()
-                self._note(answer, now, now - self._sigterm.at)
+                self._note(answer, self._fleet.now(), self._sigterm.at)
             seen = self.unready_at or self.refused_at
             await asyncio.sleep(CALM if seen else QUICK)
 
-    def _note(self, answer: Answer, now: float, after: float) -> None:
+    def _note(self, answer: Answer, now: float, sigterm_at: float) -> None:
         if answer in (Answer.REFUSED, Answer.SILENT):
-            if self.refused_at is None:
-                self.refused_at = now
-                self._instance.phase = Phase.DRAINING
-                how = "refused" if answer is Answer.REFUSED else "no longer answered"
-                self._say(f"new connections {how} after {after:.3f} s")
+            self._gone(answer, now, sigterm_at)
             return
         self.refused_at = None  # one unanswered probe was no refusal
         if answer is Answer.UNREADY and self.unready_at is None:
             self.unready_at = now
-            self._say(f"readiness flipped after {after:.3f} s")
+            self._say(f"readiness flipped after {now - sigterm_at:.3f} s")
         if self.unready_at is not None:
             self._instance.phase = Phase.LAME_DUCK
+
+    def _gone(self, answer: Answer, now: float, sigterm_at: float) -> None:
+        first = self.refused_at is None
+        self.refused_at = now if self.refused_at is None else self.refused_at
+        if first and answer is Answer.SILENT:
+            return  # perhaps it was in the queue of a listener that was just closed: look again
+        if self._instance.phase is not Phase.DRAINING:
+            self._instance.phase = Phase.DRAINING
+            how = "refused" if answer is Answer.REFUSED else "no longer answered"
+            self._say(f"new connections {how} after {self.refused_at - sigterm_at:.3f} s")

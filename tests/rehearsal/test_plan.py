@@ -22,6 +22,7 @@ def test_the_port_is_put_into_every_word() -> None:
     ("options", "said"),
     [
         ({"command": ()}, "no command given"),
+        ({"command": "serve {port}"}, "give a list of words"),
         ({"command": ("serve",)}, "has no {port}"),
         ({"instances": 0}, "instances = 0"),
         ({"fall": 0}, "fall = 0"),
