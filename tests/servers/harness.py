@@ -96,6 +96,7 @@ class Log:
         self._lines: list[Line] = []
         self._changed = threading.Condition()
         self._over = False
+        self._pause_at: str | None = None
         self._reading = threading.Event()
         self._reading.set()
         self._reader = threading.Thread(target=self._read, args=(stream,), daemon=True)
@@ -104,11 +105,13 @@ class Log:
     def _read(self, stream: IO[bytes]) -> None:
         with stream:
             for raw in stream:
-                self._reading.wait()
                 line = Line.parse(raw.decode(errors="replace").rstrip("\n"))
+                if self._pause_at is not None and self._pause_at in line.text:
+                    self._reading.clear()
                 with self._changed:
                     self._lines.append(line)
                     self._changed.notify_all()
+                self._reading.wait()
         with self._changed:
             self._over = True
             self._changed.notify_all()
@@ -124,12 +127,13 @@ class Log:
         """Everything so far, as written."""
         return "\n".join(line.text for line in self.lines)
 
-    def pause(self) -> None:
-        """Stop reading: the pipe fills up."""
-        self._reading.clear()
+    def pause_at(self, text: str) -> None:
+        """Stop reading after the next line with `text`: the pipe fills up."""
+        self._pause_at = text
 
     def finish(self) -> None:
         """Read, also after a pause, to the last line of a process that has ended."""
+        self._pause_at = None
         self._reading.set()
         self._reader.join(LIMIT)
 
