@@ -79,6 +79,7 @@ class Driver:
         self._drained = anyio.Event()
         self._cleaned = False
         self._hooks: list[anyio.CancelScope] = []  # those that run beside the rest
+        self._hooks_before: anyio.Event | None = None
 
     # -- waking --------------------------------------------------------------------------
 
@@ -137,6 +138,7 @@ class Driver:
     async def _empty(self) -> None:
         """DRAINING: stop accepting, tell the streams, let the rest finish, cut what is left."""
         core, server = self._core, self._owner.server
+        self._end_hooks()  # of lame duck, whose rest was skipped
         self._start_hooks("drain", self._deadline)
         round_ = _Drain(self, server)
         if server.shares_listener:
@@ -147,8 +149,7 @@ class Driver:
         else:
             await server.stop_accepting()
         await round_.until_idle()
-        for scope in self._hooks:
-            scope.cancel()
+        self._end_hooks()
         round_.say_told()
         if len(core.tracker):
             await self._cut()
@@ -185,18 +186,24 @@ class Driver:
         hooks = [hook for hook in self._owner.hooks if hook.phase == phase]
         if not hooks:
             return
-        scope = anyio.CancelScope()
+        scope, before, over = anyio.CancelScope(), self._hooks_before, anyio.Event()
         self._hooks.append(scope)
+        self._hooks_before = over
 
         async def run() -> None:
+            if before is not None:
+                await before.wait()
             with scope:
                 await self._run_hooks(hooks, deadline)
-            if scope.cancelled_caught:
-                self._owner.publish(Fault(f"on_{phase} hooks", "cut with the drain"))
             self._hooks.remove(scope)
+            over.set()
             self._wake.set()
 
         self._loop.spawn(run)
+
+    def _end_hooks(self) -> None:
+        for scope in self._hooks:
+            scope.cancel()
 
     @property
     def hooks_run(self) -> bool:
@@ -225,6 +232,10 @@ class Driver:
             except TimeoutError:
                 error = f"took longer than its {limit:.3g} s; the stop goes on without it"
                 self._owner.publish(Fault(f"on_{hook.phase} hook {hook.name}", error))
+            except anyio.get_cancelled_exc_class():
+                error = "its phase is over; the stop goes on without it"
+                self._owner.publish(Fault(f"on_{hook.phase} hook {hook.name}", error))
+                raise
             except Exception as error:
                 self._owner.publish(Fault(f"on_{hook.phase} hook {hook.name}", _brief(error)))
 

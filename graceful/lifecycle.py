@@ -393,6 +393,8 @@ class Lifecycle:
             if self._finished:
                 return
             self._finished = True
+        if self.core.phase in (Phase.SERVING, Phase.LAME_DUCK):
+            self.move(lambda now: self.core.shutdown("the last app has left", now))
         if self.core.phase is Phase.DRAINING:
             self.move(self.core.drained)
         if self.core.phase in (Phase.CLOSING, Phase.STARTING):

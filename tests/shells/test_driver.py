@@ -473,7 +473,9 @@ async def test_hooks_of_lame_duck_end_with_the_delay(world: World, server: FakeS
         await anyio.sleep(2.1)
         assert server.log[-1] == "leave"
         assert world.now - began == pytest.approx(2.1)
-    assert "took longer than its 2 s" in world.told(Fault)[0].error
+    (fault,) = world.told(Fault)
+    assert "hangs" in fault.what
+    assert "the stop goes on without it" in fault.error
 
 
 @on_both
@@ -498,6 +500,33 @@ async def test_hooks_of_the_drain_end_with_it(world: World, server: FakeServer) 
         await world.turns()
         assert "leave" in server.log
         assert world.now == began
+
+
+@on_both
+async def test_hooks_of_a_skipped_delay(world: World, server: FakeServer) -> None:
+    """When the rest of the delay is skipped its hooks are over too, before those of the drain."""
+    order: list[str] = []
+
+    async def hangs() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            order.append("lame duck")
+
+    async def drain() -> None:
+        order.append("drain")
+
+    app = GracefulMiddleware(app_of(hello), on_lame_duck=hangs, on_drain=drain)
+    async with world.lifespan(app):
+        began = world.now
+        world.lifecycle.terminate()
+        await world.turns()
+        world.lifecycle.terminate()
+        await world.turns()
+        assert server.log[-1] == "leave"
+        assert world.now == began
+    assert order == ["lame duck", "drain"]
+    assert "on_lame_duck" in world.told(Fault)[0].what
 
 
 @on_both
