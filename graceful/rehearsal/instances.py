@@ -26,7 +26,9 @@ __all__ = ["Instance", "Phase", "reserved_ports"]
 TAIL: Final = 20
 """Lines of an instance's output that an error shows."""
 READY_POLL: Final = 0.05
-"""Seconds between two looks at an instance that is starting."""
+"""Seconds between two looks at an instance that is starting, or at what it has left."""
+HELPERS: Final = 0.5
+"""Seconds for helper processes to notice that their parent has gone."""
 
 
 class Phase(StrEnum):
@@ -134,21 +136,31 @@ class Instance:
             return False
         return True
 
-    def kill_group(self) -> bool:
-        """Send SIGKILL to everything that the process has started; False = nobody was left."""
+    async def clear(self) -> bool:
+        """After the exit: kill what the process has left behind; False = nothing was left.
+
+        Helpers that end when they notice, such as multiprocessing's, get a moment for it.
+        """
+        limit = time.monotonic() + HELPERS
+        while self._signal_group(0):
+            if time.monotonic() > limit:
+                return self._signal_group(signal.SIGKILL)
+            await asyncio.sleep(READY_POLL)
+        return False
+
+    def _signal_group(self, number: int) -> bool:
+        """Signal everything that the process has started; False = nobody is there."""
         if self._process is None:
             return False
         try:
-            os.killpg(self._process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            return False
-        except PermissionError:  # macOS: only zombies are left
+            os.killpg(self._process.pid, number)
+        except (ProcessLookupError, PermissionError):  # the latter on macOS: only zombies
             return False
         return True
 
     async def end(self) -> None:
         """Make sure that nothing of it runs any more."""
-        self.kill_group()
+        self._signal_group(signal.SIGKILL)
         if self._process:
             await self._process.wait()
         self.phase = Phase.EXITED

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .balancers import Balancer
-from .client import Fleet
+from .client import Fleet, Sigterm
 from .instances import Instance, Phase
 from .result import Restart, StreamRecord, largest_slot_share
 from .streams import StreamClients
@@ -62,23 +62,12 @@ class Roller:
                 await asyncio.sleep(self._plan.settle)
 
     async def _restart(self, instance: Instance, roll: int) -> _Stop:
-        fleet = self._fleet
-        watch = Watch(fleet, instance, lambda text: self._say(instance, text))
-        await watch.start()
-        try:
-            sigterm = fleet.sigterm(instance)
-            watch.begin(sigterm)
-            self._say(instance, f"SIGTERM sent (restart {sigterm.restart})")
-            killed = await self._until_gone(instance)
-        finally:
-            await watch.stop()
-        gone_at = fleet.now()
-        instance.phase = Phase.EXITED
-        left_behind = instance.kill_group() and not killed
-        self._say_exit(instance, gone_at - sigterm.at, left_behind=left_behind)
-        exit_code = instance.status
-        last_ok_at = instance.last_ok_at
-        ready_at = await self._again(instance)
+        watch = Watch(self._fleet, instance, lambda text: self._say(instance, text))
+        sigterm, killed = await self._terminate(instance, watch)
+        gone_at, exit_code, last_ok_at = self._fleet.now(), instance.status, instance.last_ok_at
+        self._say(instance, f"exited {exit_code} after {gone_at - sigterm.at:.2f} s")
+        left_behind = await self._clear(instance)
+        ready_at = await self._start(instance)
         await self._balancer.until_steady(instance.name)
         self._say_back(instance, sigterm.restart)
         return _Stop(
@@ -86,16 +75,29 @@ class Roller:
             roll=roll,
             instance=instance.name,
             sigterm_at=sigterm.at,
-            readiness_flip=_since(watch.unready_at, sigterm.at),
-            refused=_since(watch.refused_at, sigterm.at),
-            last_request=_since(last_ok_at, sigterm.at) if last_ok_at > sigterm.at else None,
+            readiness_flip=_since(watch.unready_at, sigterm),
+            refused=_since(watch.refused_at, sigterm),
+            last_request=_since(last_ok_at, sigterm) if last_ok_at > sigterm.at else None,
             exit=gone_at - sigterm.at,
             exit_code=exit_code,
             killed=killed,
             left_behind=left_behind,
             ready=ready_at - sigterm.at,
-            in_rotation=fleet.now() - sigterm.at,
+            in_rotation=self._fleet.now() - sigterm.at,
         )
+
+    async def _terminate(self, instance: Instance, watch: Watch) -> tuple[Sigterm, bool]:
+        """Send SIGTERM and wait until the process has gone; the second item: SIGKILL it was."""
+        await watch.start()
+        try:
+            sigterm = self._fleet.sigterm(instance)
+            watch.begin(sigterm)
+            self._say(instance, f"SIGTERM sent (restart {sigterm.restart})")
+            killed = await self._until_gone(instance)
+        finally:
+            await watch.stop()
+        instance.phase = Phase.EXITED
+        return sigterm, killed
 
     async def _until_gone(self, instance: Instance) -> bool:
         if await instance.until_exit(self._plan.kill_after):
@@ -104,12 +106,13 @@ class Roller:
         await instance.end()
         return True
 
-    def _say_exit(self, instance: Instance, after: float, *, left_behind: bool) -> None:
-        self._say(instance, f"exited {instance.status} after {after:.2f} s")
+    async def _clear(self, instance: Instance) -> bool:
+        left_behind = await instance.clear()
         if left_behind:
             self._say(instance, "left processes behind, which were killed")
+        return left_behind
 
-    async def _again(self, instance: Instance) -> float:
+    async def _start(self, instance: Instance) -> float:
         await instance.start()
         await instance.until_ready()
         return self._fleet.now()
@@ -146,5 +149,5 @@ def _finding(stop: _Stop, tally: Tally, streams: list[StreamRecord]) -> Restart:
     )
 
 
-def _since(moment: float | None, sigterm_at: float) -> float | None:
-    return None if moment is None else moment - sigterm_at
+def _since(moment: float | None, sigterm: Sigterm) -> float | None:
+    return None if moment is None else moment - sigterm.at

@@ -55,10 +55,13 @@ class Watch:
     async def _look(self) -> None:
         path = self._fleet.plan.readiness_path
         while True:
+            asked_at = self._fleet.now()
             answer = await probe(self._instance.port, path, PATIENCE)
             self._first.set()
             if self._sigterm is not None:
-                self._note(answer, self._fleet.now(), self._sigterm.at)
+                # A flip is known when it is received, silence since the question was asked.
+                now = asked_at if answer is Answer.SILENT else self._fleet.now()
+                self._note(answer, max(now, self._sigterm.at), self._sigterm.at)
             seen = self.unready_at or self.refused_at
             await asyncio.sleep(CALM if seen else QUICK)
 

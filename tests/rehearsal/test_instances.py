@@ -87,7 +87,7 @@ def test_sigterm_goes_to_the_main_process_and_the_end_to_the_whole_group(tmp_pat
             assert await instance.until_exit(10)
             pid = int(instance.log.read_text())
             os.kill(pid, 0)
-            return pid, instance.kill_group()
+            return pid, await instance.clear()
 
     pid, left_behind = asyncio.run(life())
     assert left_behind
