@@ -76,6 +76,7 @@ class Backstop:
     def __init__(self, seconds: float) -> None:
         self.seconds = math.floor(seconds)
         self.installed = False
+        self._spent = False
         self._pipe: tuple[int, int] | None = None
         self._control = _AioControl()
         self._buffer = ctypes.create_string_buffer(4096)
@@ -109,8 +110,9 @@ class Backstop:
 
     def disarm(self) -> float:
         """Stop the alarm, waiting for libc to set it if need be. Returns what `held` does."""
-        if not self.installed or not self._triggered():
+        if not self.installed or self._spent or not self._triggered():
             return 0.0
+        self._spent = True  # the read is not begun again: the watchdog has been armed since
         give_up = time.monotonic() + _NOTIFY_LIMIT
         while not (left := signal.getitimer(signal.ITIMER_REAL)[0]):
             if time.monotonic() > give_up:

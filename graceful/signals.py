@@ -65,7 +65,19 @@ class SignalTrap:
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """Record the signal. Runs in signal context: see the rules of this file."""
-        self._caught.put((number, self._clock()))
+        if self._thread is None:
+            self._pass_on(number, frame)
+        else:
+            self._caught.put((number, self._clock()))
+
+    def _pass_on(self, number: int, frame: FrameType | None) -> None:
+        """Our part is over, and somebody who has replaced our handler still calls it."""
+        previous = self.previous.get(signal.Signals(number))
+        if callable(previous):
+            previous(number, frame)
+        elif previous is not signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
 
     def restore(self) -> None:
         """Give the signals back, unless somebody has replaced our handler since."""
@@ -73,7 +85,6 @@ class SignalTrap:
             if signal.getsignal(number) == self.handle:
                 # None: the handler was not set from Python; the default is the closest there is.
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        self.previous.clear()
         self.close()
 
     def close(self) -> None:
