@@ -46,7 +46,7 @@ class Loss:
     instance: str | None
     """Which instance it went to, where that is known."""
     fresh: bool
-    """Whether it was on a connection of its own."""
+    """Whether it asked for a connection of its own; others may use a kept-alive one."""
     at: float
     """Seconds after the start of the rehearsal at which the loss was noticed."""
     restart: int | None

@@ -216,8 +216,10 @@ def explain(result: Result, limit: int = 5) -> Iterable[str]:
 
 def _what(loss: Loss) -> str:
     where = f"{loss.instance}, " if loss.instance else ""
-    connection = "fresh connection" if loss.fresh else "kept-alive connection"
-    return f"{where}{loss.outcome} ({loss.detail}) on a {connection}"
+    what = f"{where}{loss.outcome} ({loss.detail})"
+    if loss.outcome is Outcome.REFUSED:
+        return what  # there was no connection to speak of
+    return f"{what} on a {'fresh' if loss.fresh else 'kept-alive'} connection"
 
 
 def _when(loss: Loss) -> str:

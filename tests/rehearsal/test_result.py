@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from graceful.rehearsal.outcomes import Outcome
 from graceful.rehearsal.result import Result, explain, largest_slot_share
 
 from .findings import CLEAN, LOSS, LOSSY, RESTART, STREAM
@@ -57,6 +58,13 @@ def test_the_first_losses_are_explained() -> None:
         "lost: post /echo, i1, reset (ServerDisconnectedError: Server disconnected) on a "
         "kept-alive connection, 1.25 s after the SIGTERM of restart 1"
     )
+
+
+def test_a_refused_request_had_no_connection() -> None:
+    """So nothing is said about one."""
+    refused = replace(LOSS, outcome=Outcome.REFUSED, detail="could not connect")
+    (line,) = explain(replace(LOSSY, losses=[refused]), limit=1)
+    assert "refused (could not connect), 1.25 s after" in line
 
 
 def test_only_a_few_losses_are_explained_and_the_rest_is_counted() -> None:
