@@ -21,21 +21,23 @@ without, as every other one does; the watchdog's thread covers all that happens 
 from __future__ import annotations
 
 import ctypes
-import errno
 import faulthandler
 import math
 import os
+import select
 import signal
 import sys
 import time
 from typing import Final
+
+from .watchdog import open_stderr
 
 __all__ = ["Backstop"]
 
 _SIGEV_NONE: Final = 1  # <signal.h>, Linux
 _SIGEV_THREAD: Final = 2
 
-_NOTIFY_LIMIT: Final = 0.05
+_NOTIFY_LIMIT: Final = 1.0
 """Seconds in which libc's notification thread, started by the read, has called alarm."""
 
 
@@ -78,6 +80,7 @@ class Backstop:
         self.installed = False
         self._spent = False
         self._pipe: tuple[int, int] | None = None
+        self._stderr: int | None = None
         self._control = _AioControl()
         self._buffer = ctypes.create_string_buffer(4096)
 
@@ -93,9 +96,11 @@ class Backstop:
             self._pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
             os.set_blocking(self._pipe[0], True)
             self._start_read(libc)
-            faulthandler.register(signal.SIGALRM, file=sys.__stderr__ or 2, chain=True)
+            self._stderr = open_stderr()
+            faulthandler.register(signal.SIGALRM, file=self._stderr, chain=True)
             faulthandler.register(signal.SIGTERM, file=self._pipe[1], all_threads=False, chain=True)
         except (AttributeError, OSError, ValueError, RuntimeError):
+            faulthandler.unregister(signal.SIGALRM)
             self._close()
             return False
         self.installed = True
@@ -112,13 +117,13 @@ class Backstop:
         """Stop the alarm, waiting for libc to set it if need be. Returns what `held` does."""
         if not self.installed or self._spent or not self._triggered():
             return 0.0
-        self._spent = True  # the read is not begun again: the watchdog has been armed since
         give_up = time.monotonic() + _NOTIFY_LIMIT
         while not (left := signal.getitimer(signal.ITIMER_REAL)[0]):
             if time.monotonic() > give_up:
                 return 0.0
             time.sleep(0.0005)
         signal.setitimer(signal.ITIMER_REAL, 0)
+        self._spent = True  # the read is not begun again: the watchdog has been armed since
         return self.seconds - left
 
     def uninstall(self) -> None:
@@ -136,11 +141,15 @@ class Backstop:
         self._close()
 
     def _triggered(self) -> bool:
-        return self._read_result() != errno.EINPROGRESS
+        """Whether a signal has come: its dump is in the pipe, of which libc reads one byte only.
 
-    def _read_result(self) -> int:
-        result: int = ctypes.CDLL(None).aio_error(ctypes.byref(self._control))
-        return result
+        Whether libc has read it already is another question, and says nothing in the first moment.
+        """
+        if self._pipe is None:
+            return False
+        poll = select.poll()
+        poll.register(self._pipe[0], select.POLLIN)
+        return bool(poll.poll(0))
 
     def _start_read(self, libc: ctypes.CDLL) -> None:
         assert self._pipe is not None
@@ -155,6 +164,9 @@ class Backstop:
             raise OSError("aio_read")
 
     def _close(self) -> None:
+        stderr, self._stderr = self._stderr, None
+        if stderr is not None:
+            os.close(stderr)
         pipe, self._pipe = self._pipe, None
         if pipe is None:
             return
