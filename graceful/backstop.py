@@ -140,6 +140,20 @@ class Backstop:
             signal.signal(signal.SIGTERM, current)
         self._close()
 
+    def abandon(self) -> None:
+        """After a fork, in the child: its signals must not write into the parent's pipe.
+
+        They would set the parent's alarm. libc's read is the parent's, too, and stays untouched.
+        """
+        if not self.installed:
+            return
+        self.installed = False
+        faulthandler.unregister(signal.SIGTERM)
+        faulthandler.unregister(signal.SIGALRM)
+        for descriptor in (*(self._pipe or ()), *([self._stderr] if self._stderr else [])):
+            os.close(descriptor)
+        self._pipe = self._stderr = None
+
     def _triggered(self) -> bool:
         """Whether a signal has come: its dump is in the pipe, of which libc reads one byte only.
 

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-__all__ = ["EXIT_CUT", "Watchdog"]
+__all__ = ["EXIT_CUT", "Watchdog", "open_stderr"]
 
 EXIT_CUT: Final = 70
 """EX_SOFTWARE of sysexits.h: something was cut. (75 and up mean 'try again' to some managers.)"""
@@ -47,36 +47,48 @@ class Watchdog:
         self._thread: threading.Thread | None = None
         self._only_at_interpreter_exit = False
         self._reported = False
+        self._stderr: int | None = None
 
     def arm(self, deadline: float, margin: float) -> None:
         """Leave at `deadline` (monotonic seconds), `margin` seconds before SIGKILL would come."""
         self._deadline = min(self._deadline, deadline)
+        if self._stderr is None:
+            self._stderr = open_stderr()
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="graceful-exit", daemon=True)
             self._thread.start()
         self._changed.set()
         after = min(BACKSTOP_AFTER, margin * BACKSTOP_AFTER)
         patience = max(0.05, self._deadline - time.monotonic() + after)
-        faulthandler.dump_traceback_later(patience, exit=True, file=_stderr())
+        faulthandler.dump_traceback_later(patience, exit=True, file=self._stderr)
 
-    def stand_down(self, *, clean: bool) -> None:
-        """The stop is over and reported. After an unclean one what was cut may hold the exit."""
+    def stand_down(self, *, clean: bool, limit: float) -> None:
+        """The stop is over and reported. After an unclean one what was cut may hold the exit.
+
+        `limit`: seconds that the rest of the program gets then, such as `atexit` work.
+        """
         if self._thread is None:
             return
         self._reported = True
         if clean:
             self._only_at_interpreter_exit = True
-            faulthandler.cancel_dump_traceback_later()
+            self._close()
         else:
-            self._deadline = min(self._deadline, time.monotonic() + LOG_LIMIT)
+            self._deadline = min(self._deadline, time.monotonic() + limit)
         self._changed.set()
 
     def disarm(self) -> None:
         """Forget everything and end the thread."""
         self._deadline = float("inf")
         if self._thread is not None:
-            faulthandler.cancel_dump_traceback_later()
+            self._close()
         self._changed.set()
+
+    def _close(self) -> None:
+        faulthandler.cancel_dump_traceback_later()
+        stderr, self._stderr = self._stderr, None
+        if stderr is not None:
+            os.close(stderr)
 
     def _run(self) -> None:
         while (left := self._deadline - time.monotonic()) > 0:
@@ -106,18 +118,37 @@ class Watchdog:
         bare.join(LOG_LIMIT / 2)
 
     def _write_bare(self) -> None:
-        """Write past logging; the descriptor is opened anew where it can be, to not block on it."""
-        data = self._plain_report().encode("utf-8", "backslashreplace")
-        try:
-            descriptor = os.open("/proc/self/fd/2", os.O_WRONLY | os.O_NONBLOCK | os.O_APPEND)
-        except OSError:
-            descriptor = 2
-        os.write(descriptor, data)
+        write_bare(self._plain_report())
 
 
-def _stderr() -> int:
+def write_bare(text: str) -> None:
+    """Write past logging and past `sys.stderr`."""
+    os.write(open_stderr(), text.encode("utf-8", "backslashreplace"))
+
+
+def held_by_threads() -> str:
+    """Name the threads that the interpreter waits for before it ends."""
+    names = [t.name for t in threading.enumerate() if not t.daemon and t.is_alive()]
+    return f"graceful: the exit was held by threads that are not daemons: {', '.join(names)}\n"
+
+
+def open_stderr() -> int:
+    """Return a new descriptor of stderr, on which a write does not wait if that can be had.
+
+    A dump of stacks into a full pipe that nobody reads would wait for ever, and the exit that
+    follows it with it. Opened anew a pipe has flags of its own; a socket (systemd's journal) can't
+    be opened so, and its copy may block.
+    """
     stream = sys.__stderr__
     try:
-        return stream.fileno() if stream is not None else 2
+        number = stream.fileno() if stream is not None else 2
     except (OSError, ValueError):
-        return 2
+        number = 2
+    try:
+        return os.open(f"/proc/self/fd/{number}", os.O_WRONLY | os.O_NONBLOCK | os.O_APPEND)
+    except OSError:
+        pass
+    try:
+        return os.dup(number)
+    except OSError:  # a daemon that has closed it
+        return os.open(os.devnull, os.O_WRONLY)
