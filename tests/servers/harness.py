@@ -229,6 +229,18 @@ class ServerProcess:
             else:
                 return
 
+    def await_sleep(self) -> None:
+        """Wait until each thread of the main process sleeps, in a system call or on a lock.
+
+        Between its last line of Python and its system call a thread is nowhere: a signal that comes
+        right then is noticed only after the call.
+        """
+        tasks = Path(f"/proc/{self.process.pid}/task")
+        give_up = time.monotonic() + LIMIT
+        while tasks.exists() and not all(_sleeps(task) for task in tasks.iterdir()):
+            assert time.monotonic() < give_up, self.log.text
+            time.sleep(0.001)
+
     def client(self, timeout: float = LIMIT) -> Client:
         """Return a client that will open one connection of its own."""
         return Client(self.port, timeout)
@@ -269,6 +281,12 @@ class ServerProcess:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(LIMIT)
         self.log.finish()
+
+
+def _sleeps(task: Path) -> bool:
+    with contextlib.suppress(OSError):  # it has ended
+        return (task / "stat").read_text().rpartition(") ")[2][0] in "SD"
+    return True
 
 
 @contextlib.contextmanager

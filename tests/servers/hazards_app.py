@@ -35,6 +35,16 @@ def fill_the_log() -> None:
     os.write(2, b"x" * 1_000_000)
 
 
+def fill_the_log_and_hold_the_gil() -> None:
+    """Everything at once: no Python code runs, and not even C code can write."""
+    os.set_blocking(2, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(2, b"x" * 512)
+    os.set_blocking(2, True)
+    hold_the_gil()
+
+
 async def swallow_cancellation(send: Any) -> None:
     """Never ends, whatever is asked of it."""
     while True:
@@ -78,6 +88,7 @@ HAZARDS: dict[str, Callable[[Any], Awaitable[None]]] = {
     "/gil": in_a_thread(hold_the_gil),
     "/thread": in_a_thread(sleep_in_a_thread),
     "/log": on_the_loop(fill_the_log),
+    "/log-and-gil": in_a_thread(fill_the_log_and_hold_the_gil),
     "/swallow": swallow_cancellation,
     "/endless": ignore_disconnects,
 }
