@@ -10,17 +10,17 @@ from traceback import clear_frames
 from types import FrameType
 from typing import Any, Final, cast
 
-import anyio
-
 from ._asgi_types import App, Message, Receive, Scope, Send
 from .context import StreamClosed, exchange_var
 from .core.inflight import Exchange, Failed, Policy, Tracker
 from .core.lifecycle import LifecycleCore
 from .core.records import Record
-from .driver import PATIENCE
-from .loops import Interrupt, Loop, await_chain, format_frames, thread_working_for
+from .loops import Interrupt, Loop, await_chain, format_frames, frames_of, thread_working_for
 
 __all__ = ["LAST_WORDS", "AsgiExchange", "Farewell", "Shell"]
+
+TRIES: Final = 3
+"""Sends after the end of a stream by which its app must have understood."""
 
 LAST_WORDS: Final = 0.25
 """Seconds that a cut gives a client to take what is sent last; one that doesn't read gets none."""
@@ -49,6 +49,7 @@ class AsgiExchange(Exchange):
     farewell_due = False
     ended = False
     """We have ended the response or the WebSocket; the app's sends fail from here on."""
+    _refused = 0
     cancelled = False
     """We have cancelled the app's task."""
     _scoped: Interrupt | None = None
@@ -160,15 +161,6 @@ class AsgiExchange(Exchange):
         task = asyncio.current_task()
         return task is not None and task.uncancel() <= 0
 
-    def _end_app_soon(self) -> None:
-        """End the app's call if it doesn't end by itself after its client was told."""
-
-        async def later() -> None:
-            await anyio.sleep(PATIENCE)
-            self._end_app()
-
-        self.shell.loop.spawn(later)
-
     def _end(self) -> None:
         """From here on the app's sends fail."""
         self.ended = True
@@ -176,8 +168,12 @@ class AsgiExchange(Exchange):
 
     def told_now(self) -> None:
         """The farewell is on its way to the client."""
-        self.told = True
-        self.shell.core.tally.told += 1
+        self.shell.core.told(self, self.shell.clock())
+
+    def _refused_send(self) -> None:
+        """The app sends after the end. Once is how it learns of it; a loop of it is ignorance."""
+        self._refused += 1
+        self.unwinding = self._refused <= TRIES
 
     # -- for reports -------------------------------------------------------------------------
 
@@ -228,15 +224,6 @@ def _exchange_of(frame: FrameType) -> AsgiExchange | None:
         return None
     exchange = frame.f_locals.get("exchange")
     return exchange if isinstance(exchange, AsgiExchange) else None
-
-
-def frames_of(top: FrameType | None) -> list[FrameType]:
-    """Return the stack that ends in `top`, outermost first."""
-    frames: list[FrameType] = []
-    while top is not None:
-        frames.append(top)
-        top = top.f_back
-    return frames[::-1]
 
 
 def _is_closed(error: BaseException) -> bool:

@@ -68,8 +68,11 @@ class HttpExchange(AsgiExchange):
             for message in (self._last, self._first):
                 if message is not None:
                     self._note_sent(message)
-        elif not self.shell.core.admits_streams:
-            self.shell.loop.soon(self._leave_late)
+        if self.shell.core.turns_away(self):
+            if self.started and self._boundary is not None:
+                self.farewell_due = True  # after the record that comes next
+            else:
+                self.shell.loop.soon(self._leave_late)
 
     # -- the app's side --------------------------------------------------------------------
 
@@ -104,8 +107,7 @@ class HttpExchange(AsgiExchange):
     def _send_late_start(self, message: Message) -> Awaitable[None]:
         if self._says_close():
             message = {**message, "headers": _with_close(message.get("headers", ()))}
-        late = self.is_stream and not self.shell.core.admits_streams
-        if late and self.policy == "reconnect" and not self.told:
+        if self.is_stream and self.shell.core.turns_away(self):
             return self._turn_away(message)
         return self._send(message)
 
@@ -166,14 +168,12 @@ class HttpExchange(AsgiExchange):
         finally:
             self._sending = False
         await self.farewell()
-        self._end_app_soon()
 
     def _leave_late(self) -> None:
         """A new long poll in DRAINING, declared before its response: it sees its client leave."""
-        if self.policy == "reconnect" and not (self.told or self._complete):
+        if self.shell.core.turns_away(self) and not self._complete:
             self.told_now()
             self._disconnect()
-            self._end_app_soon()
 
     async def _send_part(self, message: Message, boundary: EventBoundary) -> None:
         self._sending = True
@@ -189,10 +189,12 @@ class HttpExchange(AsgiExchange):
             await self._end_stream(boundary)
 
     async def _send_after_end(self) -> None:
+        self._refused_send()
         raise StreamClosed("this response was ended: its client has been told to go elsewhere")
 
     async def receive(self) -> Message:
         if self._gone:
+            self.unwinding = True
             return dict(_DISCONNECT)
         if not self._body_read:
             message = await self._receive()
@@ -201,10 +203,13 @@ class HttpExchange(AsgiExchange):
         interrupt = self._receiving = self.shell.loop.interrupt()
         try:
             with interrupt:
-                return await self._receive()
+                message = await self._receive()
+                self.unwinding = self._gone
+                return message
         finally:
             if self._receiving is interrupt:
                 self._receiving = None
+        self.unwinding = True
         return dict(_DISCONNECT)
 
     # -- the driver's side -------------------------------------------------------------------

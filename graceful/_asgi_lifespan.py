@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from ._asgi_types import App, Message, Receive, Scope, Send
+from .core.budget import SettingsError
 
 __all__ = ["LifespanOwner", "serve_lifespan"]
 
@@ -18,7 +19,7 @@ class LifespanOwner(Protocol):
 
     app: App
 
-    def enter(self, *, lifespan: bool) -> str | None:
+    def enter(self, *, lifespan: bool, receive: Receive | None = None) -> SettingsError | None:
         """The app is about to start. Returns what is wrong with its settings, if anything."""
         ...
 
@@ -84,11 +85,11 @@ class _Lifespan:
 
 async def serve_lifespan(owner: LifespanOwner, scope: Scope, receive: Receive, send: Send) -> None:
     """Run the app's lifespan with the lifecycle around it."""
-    problem = owner.enter(lifespan=True)
+    problem = owner.enter(lifespan=True, receive=receive)
     if problem is not None:
         await receive()
-        await send({"type": "lifespan.startup.failed", "message": problem})
-        return
+        await send({"type": "lifespan.startup.failed", "message": str(problem)})
+        raise problem  # as frameworks do: a TestClient would take a silent return for a start
     lifespan = _Lifespan(owner, receive, send)
     try:
         await _run_app(owner.app, scope, lifespan, owner.must_speak)

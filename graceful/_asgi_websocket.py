@@ -43,6 +43,7 @@ class WebSocketExchange(AsgiExchange):
         if message["type"] == "websocket.disconnect":
             self._closed = True
             if self.ended:
+                self.unwinding = True
                 message = {**message, "code": SERVICE_RESTART, "reason": self._reason()}
         return message
 
@@ -57,6 +58,7 @@ class WebSocketExchange(AsgiExchange):
         return self._send(message)
 
     async def _send_after_end(self) -> None:
+        self._refused_send()
         raise StreamClosed("this WebSocket was closed: its client has been told to reconnect")
 
     # -- the driver's side -------------------------------------------------------------------
@@ -93,6 +95,8 @@ class WebSocketExchange(AsgiExchange):
             return {"type": "websocket.send", "text": words}
         if isinstance(words, bytes):
             return {"type": "websocket.send", "bytes": words}
+        if words is not None:
+            self._fault(f"it returned {words!r}, which is neither text nor bytes nor None")
         return None
 
     async def _ask(self, words: object) -> object:

@@ -8,8 +8,8 @@ path, which is written for speed: one object for a request, no coroutine of its 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Unpack
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Unpack
 
 from ._asgi_exchange import Farewell, Shell
 from ._asgi_http import HttpExchange, answer
@@ -67,25 +67,21 @@ class GracefulMiddleware:
         checks: Mapping[str, Callable[[], Awaitable[object]]] | None = None,
         farewell: Farewell = None,
         sse_event: str = "reconnect",
-        on_lame_duck: OneOrMore = (),
-        on_drain: OneOrMore = (),
-        on_cleanup: OneOrMore = (),
-        observers: Sequence[Observer] = (),
+        on_lame_duck: OneOrMore | None = None,
+        on_drain: OneOrMore | None = None,
+        on_cleanup: OneOrMore | None = None,
+        observers: Sequence[Observer] | None = None,
         **settings: Unpack[Keywords],
     ) -> None:
         self.app = app
-        self.farewell = farewell
+        self.farewell: Farewell = None
         self.sse_event = sse_event
         self.error: SettingsError | None = None
         """What is wrong with the settings of this app."""
         self._refused: SettingsError | None = None  # by the settings of another app, while it lives
         self._checks = checks or {}
-        self._observers = tuple(observers)
-        self._hooks = (
-            _hooks("lame_duck", on_lame_duck)
-            + _hooks("drain", on_drain)
-            + _hooks("cleanup", on_cleanup)
-        )
+        self._observers: tuple[Observer, ...] = ()
+        self._hooks: tuple[Hook, ...] = ()
         self._probes: Probes | None = None
         self._probe_server: ProbeServer | None = None
         self._member: Member | None = None
@@ -98,6 +94,13 @@ class GracefulMiddleware:
         self._probe_paths: frozenset[str] = frozenset()
         try:
             checked_event_name(sse_event)
+            self.farewell = _farewell(farewell)
+            self._observers = tuple(_callables("observers", observers))
+            self._hooks = (
+                *_hooks("lame_duck", on_lame_duck),
+                *_hooks("drain", on_drain),
+                *_hooks("cleanup", on_cleanup),
+            )
             self.settings = load(settings, source=f"{type(self).__name__}(...)")
             self._probes = Probes(
                 self.settings, self._checks, self.lifecycle.publish, self.lifecycle.clock
@@ -285,24 +288,24 @@ class GracefulMiddleware:
             self.started()
         return self._shell or self._passing_shell
 
-    def enter(self, *, lifespan: bool) -> str | None:
+    def enter(self, *, lifespan: bool, receive: Receive | None = None) -> SettingsError | None:
         """Join the lifecycle. Returns what is wrong with the settings, if anything."""
         self._refused = None
         if self.error is None:
             try:
-                self._join(current_loop(), lifespan)
+                self._join(current_loop(), lifespan, receive)
             except SettingsError as error:
                 self._refused = error
-        return self._problem or None
+        return self.error or self._refused
 
     @property
     def _problem(self) -> str:
         return str(self.error or self._refused or "")
 
-    def _join(self, loop: Loop, lifespan: bool) -> None:
+    def _join(self, loop: Loop, lifespan: bool, receive: Receive | None) -> None:
         lifecycle = self.lifecycle
         self.gone()
-        member = Member(self._name(), self.settings, loop, lifespan)
+        member = Member(self._name(), self.settings, loop, lifespan, self._hooks, receive)
         self._forget = [lifecycle.observe(observer) for observer in self._observers]
         try:
             lifecycle.join(member)
@@ -326,9 +329,8 @@ class GracefulMiddleware:
         # without shared state each one has to be given the handle.
         quick = lifespan and self._state_is_shared
         self._shell, self._passing_shell = (shell, None) if quick else (None, shell)
-        lifecycle.hooks += self._hooks
         for text in unknown_variables():
-            lifecycle.publish(Notice(text))
+            lifecycle.say_once(Notice(text))
         self._open_probe_port()
 
     def _name(self) -> str:
@@ -348,13 +350,12 @@ class GracefulMiddleware:
 
     async def before_shutdown(self) -> None:
         """The server has asked for the end: what is still in flight is drained first."""
-        if self._member is not None and self.lifecycle.is_last(self._member):
-            await self.lifecycle.stop("lifespan.shutdown", lingers=False)
-            await self.lifecycle.clean_up()
+        if self._member is not None:
+            await self.lifecycle.before_shutdown(self._member)
 
     def must_speak(self) -> bool:
         """Whether the server takes an app without lifespan as an error."""
-        return self.lifecycle.server.needs_lifespan
+        return self._member is not None and self._member.server.needs_lifespan
 
     def gone(self) -> None:
         """Leave the lifecycle; harmless when not in it."""
@@ -374,5 +375,29 @@ class GracefulMiddleware:
         self._forget.clear()
 
 
-def _hooks(phase: HookPhase, given: OneOrMore) -> list[Hook]:
-    return [Hook(phase, hook) for hook in ([given] if callable(given) else given)]
+def _hooks(phase: HookPhase, given: OneOrMore | None) -> list[Hook]:
+    return [Hook(phase, hook) for hook in _callables(f"on_{phase}", given)]
+
+
+def _callables(name: str, given: Any) -> list[Any]:
+    """Return one callable or several as a list.
+
+    Raises:
+        SettingsError: it has an entry that can't be called.
+    """
+    if given is None:
+        return []
+    several = isinstance(given, Iterable) and not callable(given) and not isinstance(given, str)
+    found: list[Any] = list(given) if several else [given]
+    for entry in found:
+        if not callable(entry):
+            raise SettingsError(f"{name} = {entry!r}: give a callable, or a list of callables")
+    return found
+
+
+def _farewell(given: Farewell) -> Farewell:
+    if given is None or isinstance(given, str | bytes) or callable(given):
+        return given
+    raise SettingsError(
+        f"farewell = {given!r}: give text, bytes, or a callable that returns one of them or None"
+    )

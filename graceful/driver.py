@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable
+import math
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Literal, Protocol
 
 import anyio
@@ -24,9 +26,6 @@ from .loops import Loop
 from .servers import Server
 
 __all__ = ["Driver", "DriverOwner", "Hook", "HookPhase"]
-
-PATIENCE: Final = 1.0
-"""Seconds that an app gets to end a stream by itself after its farewell, before it is cancelled."""
 
 CUT_LIMIT: Final = 0.5
 """Seconds that cut exchanges get to unwind before the process goes on without them."""
@@ -54,8 +53,18 @@ class DriverOwner(Protocol):
     """What the driver needs of the process that it drives."""
 
     core: LifecycleCore
-    server: Server
-    hooks: list[Hook]
+    step: str
+    """What the stop is busy with, for the report of the watchdog."""
+
+    @property
+    def hooks(self) -> list[Hook]: ...
+
+    @property
+    def servers(self) -> list[tuple[Server, Loop]]: ...
+
+    def leave_servers(self) -> None:
+        """Have every server start its own shutdown."""
+        ...
 
     def clock(self) -> float: ...
 
@@ -72,12 +81,13 @@ class Driver:
     def __init__(self, owner: DriverOwner, loop: Loop) -> None:
         self._owner = owner
         self._core = owner.core
-        self._loop = loop
+        self.loop = loop
         self._wake = anyio.Event()
         self._running = False
         self.lingers = True
         self._drained = anyio.Event()
         self._cleaned = False
+        self._announced = False
         self._hooks: list[anyio.CancelScope] = []  # those that run beside the rest
         self._hooks_before: anyio.Event | None = None
 
@@ -85,10 +95,10 @@ class Driver:
 
     def wake(self) -> None:
         """End the current wait; from any thread."""
-        if self._loop.is_current():
+        if self.loop.is_current():
             self._wake.set()
         else:
-            self._loop.soon(lambda: self._wake.set())
+            self.loop.soon(lambda: self._wake.set())
 
     async def _pause(self, until: float) -> None:
         """Wait for `wake` or until `until` on the owner's clock."""
@@ -101,7 +111,11 @@ class Driver:
     async def stop_and_leave(self) -> None:
         """After a signal: the whole choreography, then the server's own shutdown."""
         await self.drain()
-        self._owner.server.leave()
+        self._owner.leave_servers()
+
+    def spawn(self, job: Callable[[], Awaitable[None]]) -> None:
+        """Start `job` as a task of its own, on the driver's loop."""
+        self.loop.spawn(job)
 
     async def drain(self, *, lingers: bool = True) -> None:
         """Return when nothing is in flight any more or the drain deadline has passed.
@@ -113,6 +127,7 @@ class Driver:
             return
         self._running = True
         self.lingers = lingers
+        self.announce()
         self._core.tracker.on_end = self.wake
         for exchange in tuple(self._core.tracker.live):
             exchange.watch()
@@ -128,7 +143,6 @@ class Driver:
         core = self._core
         if core.phase is not Phase.LAME_DUCK:
             return
-        self._start_hooks("lame_duck", lambda: core.timeline.delay_ends if core.timeline else 0.0)
         while core.phase is Phase.LAME_DUCK and core.timeline is not None:
             if self._owner.clock() >= core.timeline.delay_ends:
                 self._owner.move(core.delay_over)
@@ -137,17 +151,18 @@ class Driver:
 
     async def _empty(self) -> None:
         """DRAINING: stop accepting, tell the streams, let the rest finish, cut what is left."""
-        core, server = self._core, self._owner.server
-        self._end_hooks()  # of lame duck, whose rest was skipped
+        core, servers = self._core, self._owner.servers
         self._start_hooks("drain", self._deadline)
-        round_ = _Drain(self, server)
-        if server.shares_listener:
+        round_ = _Drain(self, [server for server, _ in servers])
+        if any(server.shares_listener for server, _ in servers):
             # The socket goes on listening in the parent or a sibling whatever this process does;
             # to stop accepting early would only leave clients hanging in the backlog.
             await round_.until_old_work_is_done()
-            await server.stop_accepting()
-        else:
-            await server.stop_accepting()
+        for server, loop in servers:
+            if loop.is_current():
+                await server.stop_accepting()
+            else:
+                loop.soon(partial(loop.spawn, server.stop_accepting))
         await round_.until_idle()
         self._end_hooks()
         round_.say_told()
@@ -155,8 +170,9 @@ class Driver:
             await self._cut()
 
     def _deadline(self) -> float:
+        """The drain deadline; none in an operator's lame duck, which has no end of its own."""
         timeline = self._core.timeline
-        return timeline.drain_deadline if timeline else 0.0
+        return timeline.drain_deadline if timeline else math.inf
 
     async def _cut(self) -> None:
         core, now = self._core, self._owner.clock()
@@ -181,6 +197,16 @@ class Driver:
 
     # -- hooks ---------------------------------------------------------------------------
 
+    def announce(self) -> None:
+        """Readiness has flipped, for whatever reason: run the lame duck hooks, once."""
+        if not self._announced:
+            self._announced = True
+            self._start_hooks("lame_duck", self._deadline)
+
+    def recovered(self) -> None:
+        """The process is back in rotation: the next flip is announced again."""
+        self._announced = False
+
     def _start_hooks(self, phase: HookPhase, deadline: Callable[[], float]) -> None:
         """Run the hooks of `phase` beside the drain, in order; it is not over before they are."""
         hooks = [hook for hook in self._owner.hooks if hook.phase == phase]
@@ -199,7 +225,7 @@ class Driver:
             over.set()
             self._wake.set()
 
-        self._loop.spawn(run)
+        self.loop.spawn(run)
 
     def _end_hooks(self) -> None:
         for scope in self._hooks:
@@ -210,28 +236,28 @@ class Driver:
         """Whether hooks still run beside the drain."""
         return bool(self._hooks)
 
-    async def clean_up(self) -> None:
-        """Run the clean-up hooks, in order, once, within the clean-up budget."""
+    async def clean_up(self, hooks: Sequence[Hook]) -> None:
+        """Run the clean-up hooks among `hooks`, in order, once, within the clean-up budget."""
         if self._cleaned:
             return
         self._cleaned = True
         timeline = self._core.timeline
-        ends = timeline.cleanup_deadline if timeline else self._owner.clock()
+        ends = timeline.cleanup_deadline if timeline else math.inf
         # A drain that ended early leaves clean-up its own time, not the rest of the drain's.
         ends = min(ends, self._owner.clock() + self._core.settings.cleanup_timeout)
-        hooks = [hook for hook in self._owner.hooks if hook.phase == "cleanup"]
-        await self._run_hooks(hooks, lambda: ends)
+        await self._run_hooks([hook for hook in hooks if hook.phase == "cleanup"], lambda: ends)
 
     async def _run_hooks(self, hooks: list[Hook], deadline: Callable[[], float]) -> None:
         for hook in hooks:
             left = max(0.0, deadline() - self._owner.clock())
             limit = left if hook.timeout is None else min(left, hook.timeout)
+            self._owner.step = f"on_{hook.phase} hook {hook.name}"
             try:
-                with anyio.fail_after(limit):
+                with anyio.move_on_after(limit) as scope:
                     await call(hook.run)
-            except TimeoutError:
-                error = f"took longer than its {limit:.3g} s; the stop goes on without it"
-                self._owner.publish(Fault(f"on_{hook.phase} hook {hook.name}", error))
+                if scope.cancelled_caught:
+                    error = f"took longer than its {limit:.3g} s; the stop goes on without it"
+                    self._owner.publish(Fault(f"on_{hook.phase} hook {hook.name}", error))
             except anyio.get_cancelled_exc_class():
                 error = "its phase is over; the stop goes on without it"
                 self._owner.publish(Fault(f"on_{hook.phase} hook {hook.name}", error))
@@ -243,20 +269,17 @@ class Driver:
 class _Drain:
     """One drain: farewells, linger and work in flight side by side."""
 
-    def __init__(self, driver: Driver, server: Server) -> None:
+    def __init__(self, driver: Driver, servers: list[Server]) -> None:
         self._driver = driver
         self._owner = driver._owner
         self._core = driver._core
-        self._server = server
+        self._servers = servers
         start = self._owner.clock()
         self._old = tuple(self._core.tracker.live)
         plan = self._core.farewells()
         finishing = [s for s in self._core.tracker.streams() if s.policy == "finish"]
         self._core.tally.streams_left_to_finish = len(finishing)
         self._to_tell = [(start + offset, exchange) for offset, exchange in reversed(plan)]
-        self._asked: list[Exchange] = []
-        self._last_farewell = start
-        self._cancelled = not plan
         self._accepted_until: float | None = None
 
     async def until_old_work_is_done(self) -> None:
@@ -295,16 +318,16 @@ class _Drain:
     def _lingers_until(self) -> float:
         """Nobody can send a request any more once the last connection is gone."""
         assert self._accepted_until is not None
-        if not self._driver.lingers or not self._server.has_connections():
+        connected = any(server.has_connections() for server in self._servers)
+        if not self._driver.lingers or not connected:
             return self._accepted_until
         return self._accepted_until + self._core.settings.linger
 
     def _next_step(self) -> float:
         now, steps = self._owner.clock(), [float("inf")]
+        steps.append(self._core.next_oversleep())
         if self._to_tell:
             steps.append(self._to_tell[-1][0])
-        elif not self._cancelled:
-            steps.append(self._last_farewell + PATIENCE)
         if self._accepted_until is not None and (ends := self._lingers_until()) > now:
             steps.append(ends)
         return min(steps)
@@ -314,24 +337,15 @@ class _Drain:
         hurried = self._core.rung >= 3
         while self._to_tell and (hurried or self._to_tell[-1][0] <= now):
             exchange = self._to_tell.pop()[1]
-            self._last_farewell = now
             if exchange in self._core.tracker.live:
-                self._asked.append(exchange)
                 exchange.start_farewell(self._driver._failed_farewell)
-        if not self._to_tell and not self._cancelled and now >= self._last_farewell + PATIENCE:
-            self._end_told()
-
-    def _end_told(self) -> None:
-        """Cancel the apps that still work for a stream whose farewell was due a while ago."""
-        self._cancelled = True
-        for exchange in self._asked:
-            if exchange in self._core.tracker.live:
-                exchange.end_app()
+        for exchange in self._core.oversleepers(now):
+            exchange.end_app()
 
     def say_told(self) -> None:
         """Tell the observers how many streams were told; one record, not one for each."""
         tally = self._core.tally
-        if self._asked or tally.streams_left_to_finish:
+        if tally.told or tally.farewells_failed or tally.streams_left_to_finish:
             self._owner.publish(
                 FarewellsSent(
                     told=tally.told,

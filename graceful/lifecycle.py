@@ -7,13 +7,14 @@ then nothing is left behind: no handler, no thread, no alarm.
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import anyio
 
@@ -22,9 +23,17 @@ from .core.budget import Settings, SettingsError, check
 from .core.inflight import Hold, Tracker
 from .core.lifecycle import Cause, LifecycleCore
 from .core.phases import Phase
-from .core.records import BudgetShort, DrainReport, Notice, PhaseChanged, Record, Started
+from .core.records import (
+    BudgetShort,
+    DrainReport,
+    Notice,
+    PhaseChanged,
+    Record,
+    Started,
+    Straggler,
+)
 from .driver import Driver, Hook, HookPhase
-from .loops import Loop, current_loop
+from .loops import Loop, current_loop, format_frames, frames_of
 from .observers import Broadcast, LogObserver, Observer, render_plain
 from .servers import PlainServer, Server, detect
 from .settings import for_development
@@ -43,6 +52,36 @@ class Member:
     loop: Loop
     lifespan: bool
     """It will say when it is over; otherwise it is over when its loop is."""
+    hooks: tuple[Hook, ...] = ()
+    receive: object = None
+    """The server's `receive` of its lifespan."""
+    server: Server = field(default_factory=PlainServer)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still takes part."""
+        return self.lifespan or self.loop.is_alive()
+
+
+class _Owner:
+    """What the server of one member may ask of the lifecycle."""
+
+    def __init__(self, lifecycle: Lifecycle, member: Member) -> None:
+        self._lifecycle = lifecycle
+        self._member = member
+
+    async def stop(self, cause: str, *, retires: bool = False) -> None:
+        """Drain, unless another server of this process goes on serving."""
+        if self._lifecycle.is_last(self._member):
+            await self._lifecycle.stop(cause, retires=retires)
+
+    async def server_gone(self) -> int:
+        """An app without lifespan ends here, and with the last server the life."""
+        return await self._lifecycle.server_gone(self._member)
+
+    def drain_left(self) -> float:
+        """Return the seconds until the drain deadline; a moment more once it has passed."""
+        return max(0.1, self._lifecycle.remaining())
 
 
 class Lifecycle:
@@ -64,15 +103,16 @@ class Lifecycle:
         self._broadcast = Broadcast([LogObserver()])
         self._waiting: list[tuple[Loop, anyio.Event]] = []
         self._own_hooks: list[Hook] = []
+        self._said: set[str] = set()
+        self.core = LifecycleCore(Settings(), draw)
         self._reset(Settings())
 
     def _reset(self, settings: Settings) -> None:
         """Begin a fresh life in memory; nothing outside is touched."""
+        holds = self.core.tracker.holds
         self.core = LifecycleCore(settings, self._draw)
         self.core.tracker.on_batch = self._check_budget
-        self.server: Server = PlainServer(self._pass_signal_on)
-        self.loop: Loop | None = None
-        self.hooks: list[Hook] = list(self._own_hooks)
+        self.core.tracker.holds.update(holds)  # work may begin before the first app does
         self._driver: Driver | None = None
         self._driving = False
         self._trap: SignalTrap | None = None
@@ -80,6 +120,7 @@ class Lifecycle:
         self._backstop: Backstop | None = None
         self._loud = False
         self._finished = False
+        self.step = ""
 
     # -- what code of the user's may call ---------------------------------------------------
 
@@ -109,6 +150,7 @@ class Lifecycle:
         """Take this process out of rotation until `recover` or a signal. For code; no endpoint."""
         self._loud = True
         self.move(self.core.lame_duck)
+        self._on_loop(lambda driver: driver.announce())
 
     def recover(self) -> None:
         """Put this process back into rotation after `lame_duck`.
@@ -117,6 +159,7 @@ class Lifecycle:
             RuntimeError: a signal has asked this process to stop, or it is not in lame duck.
         """
         self.move(self.core.recover)
+        self._on_loop(lambda driver: driver.recovered())
 
     def draining(self) -> bool:
         """Whether the drain has begun: long work should come to an end."""
@@ -146,7 +189,6 @@ class Lifecycle:
         """
         entry = Hook(phase, hook, timeout)
         self._own_hooks.append(entry)
-        self.hooks.append(entry)
 
     def observe(self, observer: Observer) -> Callable[[], None]:
         """Tell `observer` of each record from now on; call the result to end that."""
@@ -155,6 +197,22 @@ class Lifecycle:
 
     # -- joining and leaving ----------------------------------------------------------------
 
+    @property
+    def loop(self) -> Loop | None:
+        """The loop on which the driver runs: that of the first app still alive."""
+        alive = [m.loop for m in self._members if m.loop.is_alive()]
+        return alive[0] if alive else None
+
+    @property
+    def hooks(self) -> list[Hook]:
+        """Every hook of this life: those added by code, then each app's own."""
+        return self._own_hooks + [hook for m in self._members for hook in m.hooks]
+
+    @property
+    def servers(self) -> list[tuple[Server, Loop]]:
+        """The servers of the apps that are alive, each with its loop."""
+        return [(m.server, m.loop) for m in self._members if m.alive]
+
     def join(self, member: Member) -> None:
         """An app begins to take part. The first one begins a life.
 
@@ -162,21 +220,22 @@ class Lifecycle:
             SettingsError: another app of this process has settings that contradict.
         """
         with self._lock:
-            self._members = [m for m in self._members if m.lifespan or m.loop.is_alive()]
+            self._members = [m for m in self._members if m.alive]
+            if self.core.phase not in (Phase.STARTING, Phase.SERVING, Phase.LAME_DUCK):
+                self._members.clear()  # that life is ending, and this app begins another
             if self._members:
                 self._agree(member)
             elif self.core.phase is not Phase.STARTING or self.core.settings != member.settings:
                 self._release()
                 self._reset(member.settings)
             self._members.append(member)
-            if self.loop is None:
-                self.loop = member.loop
-                try:
-                    self._attach(member)
-                except SettingsError:
-                    self._members.remove(member)
+            try:
+                self._attach(member)
+            except SettingsError:
+                self._members.remove(member)
+                if not self._members:
                     self._release()
-                    raise
+                raise
 
     def _agree(self, member: Member) -> None:
         other = self._members[0]
@@ -192,33 +251,35 @@ class Lifecycle:
             )
 
     def _attach(self, member: Member) -> None:
-        """Find the server and take the signals, where there are any to take."""
+        """Find the server of `member` and take the signals, where there are any to take."""
         main = in_main_thread()
         handler = signal.getsignal(signal.SIGTERM) if main else None
-        server = detect(handler)
+        server = detect(handler, member.receive)
         if server is not None:
-            self._adopt(server)
-        self._loud = server is not None or (main and callable(handler))
-        if main and (self._loud or (member.lifespan and handler is signal.SIG_DFL)):
-            self._take_signals(HANDLED if self._loud else (signal.SIGTERM,))
+            self._adopt(member, server)
+        theirs = callable(handler) and self._trap is None
+        self._loud = self._loud or server is not None or theirs
+        if main and self._trap is None:
+            if self._loud or (member.lifespan and handler is signal.SIG_DFL):
+                self._take_signals(HANDLED if self._loud else (signal.SIGTERM,))
         elif server is not None and not main:
-            self.publish(
+            self.say_once(
                 Notice(
                     f"{server.name} runs outside the main thread, where no signal arrives; "
                     "call graceful.current().terminate() to stop it gracefully"
                 )
             )
 
-    def _adopt(self, server: Server) -> None:
-        self.server = server
+    def _adopt(self, member: Member, server: Server) -> None:
         findings = check(self.core.settings, server.limits())
         for finding in findings:
             if finding.severity == "error":
                 raise SettingsError(finding.text)
-            self.publish(Notice(finding.text))
+            self.say_once(Notice(finding.text))
         if server.development:
             self.core.settings = for_development(self.core.settings, f"{server.name} --reload")
-        server.attach(self)
+        member.server = server
+        server.attach(_Owner(self, member))
 
     def _take_signals(self, signals: tuple[signal.Signals, ...]) -> None:
         self._trap = SignalTrap(self._on_signal, self.clock)
@@ -240,21 +301,33 @@ class Lifecycle:
         if self._loud and self.core.ready:
             settings = self.core.settings
             in_force = settings.values() | {"drain_timeout": settings.drain}
-            self._broadcast.publish(Started(in_force, dict(settings.sources), self.server.name))
+            name = ", ".join(server.name for server, _ in self.servers if server.name)
+            self._broadcast.publish(Started(in_force, dict(settings.sources), name))
+
+    async def before_shutdown(self, member: Member) -> None:
+        """The server of `member` asks its app to shut down: drain and clean up before that."""
+        if not self.is_last(member):
+            await Driver(self, member.loop).clean_up(member.hooks)
+            return
+        await self.stop("lifespan.shutdown", lingers=False)
+        await self.clean_up()
+        self.step = f"lifespan.shutdown of {member.name}"
 
     def leave(self, member: Member) -> None:
         """An app takes part no more. The last one ends the life."""
         with self._lock:
-            if member in self._members:
+            known = member in self._members
+            if known:
                 self._members.remove(member)
-            last = not self._members
+            last = known and not self._members
+        member.server.detach()
         if last:
             self.finish()
             self._release()
 
     def is_last(self, member: Member) -> bool:
         """Whether no other app of this process is alive."""
-        return all(m is member for m in self._members if m.lifespan or m.loop.is_alive())
+        return not any(m.alive for m in self._members if m is not member)
 
     def _release(self) -> None:
         """Give back what this life took from the process."""
@@ -266,8 +339,19 @@ class Lifecycle:
             if backstop is not None:
                 backstop.uninstall()
             trap.restore()
-        self.server.detach()
-        self.loop = None
+
+    def forget_in_child(self) -> None:
+        """After a fork, in the child: nothing here is the child's, least of all the signals."""
+        self._lock = threading.RLock()
+        backstop, trap = self._backstop, self._trap
+        self._members.clear()
+        self._waiting.clear()
+        self.core.tracker.holds.clear()
+        self._reset(Settings())
+        if backstop is not None:
+            backstop.abandon()
+        if trap is not None:
+            trap.abandon()
 
     # -- moving -----------------------------------------------------------------------------
 
@@ -297,7 +381,10 @@ class Lifecycle:
             if backstop is not None:
                 held = backstop.held()
             climbed = self.core.climb(
-                number.name, at - held, managed=self.server.managed, hurry=hurry
+                number.name,
+                at - held,
+                managed=any(server.managed for server, _ in self.servers),
+                hurry=hurry,
             )
             timeline, watchdog = self.core.timeline, self._watchdog
         if climbed is not None:
@@ -313,23 +400,25 @@ class Lifecycle:
             self.publish(climbed[1])
 
     def _drive(self) -> None:
-        """Have the driver run on the app's loop, or wake it when it does already."""
-        loop = self.loop
-        if loop is None:
-            return
+        """Have the driver run on an app's loop, or wake it when it does already."""
 
-        def start_or_wake() -> None:
-            driver = self._own_driver(loop)
+        def start_or_wake(driver: Driver) -> None:
             if self._driving:
                 driver.wake()
             else:
                 self._driving = True
-                loop.spawn(driver.stop_and_leave)
+                driver.spawn(driver.stop_and_leave)
 
-        loop.soon(start_or_wake)
+        self._on_loop(start_or_wake)
+
+    def _on_loop(self, action: Callable[[Driver], None]) -> None:
+        """Run `action` with the driver, on the loop where it runs."""
+        loop = self._driver.loop if self._driver is not None else self.loop
+        if loop is None or not loop.soon(lambda: action(self._own_driver(loop))):
+            self._pass_signal_on()  # nobody is left who could drain
 
     def _own_driver(self, loop: Loop) -> Driver:
-        if self._driver is None:
+        if self._driver is None or not self._driver.loop.is_alive():
             self._driver = Driver(self, loop)
         return self._driver
 
@@ -338,6 +427,13 @@ class Lifecycle:
             return
         for loop, event in tuple(self._waiting):
             loop.soon(event.set)
+
+    def leave_servers(self) -> None:
+        """The drain is over: have every server shut down; where none is known, its handler."""
+        for server, _ in self.servers:
+            server.leave()
+        if not any(server.name for server, _ in self.servers):
+            self._pass_signal_on()
 
     def _pass_signal_on(self) -> None:
         """Let the handler that was there before ours do what it does."""
@@ -355,16 +451,19 @@ class Lifecycle:
 
     # -- the server stops ---------------------------------------------------------------------
 
-    async def stop(self, cause: str, *, lingers: bool = True) -> None:
-        """The server has begun to stop by itself: drain without a delay, return when drained.
+    async def stop(self, cause: str, *, lingers: bool = True, retires: bool = False) -> None:
+        """A server has begun to stop by itself: drain without a delay, return when drained.
 
-        `lingers` is False when it has closed its connections already: no request can come any more.
+        Args:
+            cause: in the words of the log.
+            lingers: False when it has closed its connections already: no request can come any more.
+            retires: siblings go on serving the port, so readiness stays as it is.
         """
         self._loud = self._loud or len(self.tracker) > 0
+        if retires:
+            self.move(lambda now: self.core.retire(cause, now, signal=False))
         self.move(lambda now: self.core.shutdown(cause, now))
-        if self.loop is None:
-            return
-        driver = self._own_driver(self.loop)
+        driver = self._own_driver(current_loop())
         self._driving = True
         driver.wake()
         await driver.drain(lingers=lingers)
@@ -373,19 +472,18 @@ class Lifecycle:
         """Everything is drained: move to CLOSING and run the clean-up hooks."""
         if self.core.phase is Phase.DRAINING:
             self.move(self.core.drained)
-        if self.loop is not None and self.core.phase is Phase.CLOSING:
-            await self._own_driver(self.loop).clean_up()
+        if self.core.phase is Phase.CLOSING:
+            await self._own_driver(current_loop()).clean_up(self.hooks)
 
-    async def server_gone(self) -> int:
-        """The server has finished its own shutdown; an app without lifespan ends here too."""
-        await self.clean_up()
-        self.finish()
+    async def server_gone(self, member: Member) -> int:
+        """The server of `member` has finished its own shutdown. Returns the exit status."""
+        if member in self._members and self.is_last(member):
+            await self.clean_up()
+        self.leave(member)
+        if self._members:
+            return 0
         asked = self.core.cause is not None and self.core.cause.signal
         return self.core.report(self.clock()).exit_status if asked else 0
-
-    def drain_left(self) -> float:
-        """Return the seconds until the drain deadline; a moment more once it has passed."""
-        return max(0.1, self.remaining())
 
     def finish(self) -> None:
         """The end of a life: CLOSING ► STOPPED and the drain report, once."""
@@ -403,7 +501,7 @@ class Lifecycle:
         if self.core.cause is not None:
             self.publish(report)
         if self._watchdog is not None:
-            self._watchdog.stand_down(clean=report.clean)
+            self._watchdog.stand_down(clean=report.clean, limit=self.core.settings.cleanup_timeout)
 
     # -- telling ------------------------------------------------------------------------------
 
@@ -413,6 +511,12 @@ class Lifecycle:
             return
         if self._loud or not isinstance(record, PhaseChanged | DrainReport):
             self._broadcast.publish(record)
+
+    def say_once(self, notice: Notice) -> None:
+        """Tell the observers what has not been said in this process yet."""
+        if notice.text not in self._said:
+            self._said.add(notice.text)
+            self.publish(notice)
 
     def _check_budget(self) -> None:
         """Say once while serving that requests here outlast the drain."""
@@ -437,12 +541,27 @@ class Lifecycle:
     def _plain_last_report(self) -> str:
         return render_plain(self._last_report())
 
+    def _held_by(self, now: float) -> Straggler:
+        """Name what holds the end when nothing is in flight: the step that was begun last."""
+        main = sys._current_frames().get(threading.main_thread().ident or 0)
+        timeline = self.core.timeline
+        return Straggler(
+            kind="clean-up",
+            name=self.step or "the server's own shutdown",
+            client="",
+            age=now - timeline.signalled if timeline else 0.0,
+            phase=self.phase.value,
+            stack=format_frames(frames_of(main)),
+        )
+
     def _last_report(self) -> Record:
         now = self.clock()
         alive = self.core.stragglers(now, stacks=True)
         named = {(s.kind, s.name, s.client) for s in alive}
         tally = self.core.tally
         tally.cut = alive + [s for s in tally.cut if (s.kind, s.name, s.client) not in named]
+        if not tally.cut:
+            tally.cut.append(self._held_by(now))
         return self.core.report(now, by_watchdog=True)
 
 
@@ -456,6 +575,7 @@ def _on_terminal() -> bool:
 
 
 _process = Lifecycle()
+os.register_at_fork(after_in_child=_process.forget_in_child)
 
 
 def current() -> Lifecycle:

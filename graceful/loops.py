@@ -26,6 +26,7 @@ __all__ = [
     "current_loop",
     "format_frames",
     "format_task",
+    "frames_of",
     "report_crash",
     "thread_working_for",
 ]
@@ -265,6 +266,15 @@ def _contexts(frame: FrameType) -> list[Context]:
     work = getattr(local.get("self"), "fn", None)  # concurrent.futures' work item
     bound = getattr(getattr(work, "func", None), "__self__", None)  # partial(context.run, ...)
     return [c for c in (local.get("context"), bound) if isinstance(c, Context)]
+
+
+def frames_of(top: FrameType | None) -> list[FrameType]:
+    """Return the stack that ends in `top`, outermost first."""
+    frames: list[FrameType] = []
+    while top is not None:
+        frames.append(top)
+        top = top.f_back
+    return frames[::-1]
 
 
 def format_frames(frames: list[FrameType]) -> str:

@@ -7,7 +7,7 @@ that is not in it still works in the plain way, through the signal handler that 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Protocol
 
@@ -23,8 +23,11 @@ DETECTORS = {"uvicorn.server": "graceful.integrations.uvicorn"}
 class ServerOwner(Protocol):
     """What an integration may ask of the lifecycle that attached it."""
 
-    async def stop(self, cause: str) -> None:
-        """The server has begun to stop by itself: drain now, return when drained."""
+    async def stop(self, cause: str, *, retires: bool = False) -> None:
+        """The server has begun to stop by itself: drain now, return when drained.
+
+        `retires`: siblings go on serving the port.
+        """
         ...
 
     async def server_gone(self) -> int:
@@ -40,7 +43,7 @@ class Server(Protocol):
     """One running server, as its integration sees it."""
 
     name: str
-    """For the start-up line: name and version."""
+    """For the start-up line: name and version; empty when no integration knows it."""
     managed: bool
     """A parent process manages this one and may repeat the platform's signals."""
     shares_listener: bool
@@ -76,16 +79,13 @@ class Server(Protocol):
 
 
 class PlainServer:
-    """A server that no integration knows: it is told through its own signal handler."""
+    """A server that no integration knows: the lifecycle tells it through its signal handler."""
 
+    name = ""
     managed = False
     shares_listener = False
     development = False
     needs_lifespan = False
-
-    def __init__(self, pass_on: Callable[[], None]) -> None:
-        self.name = "a server without an integration"
-        self._pass_on = pass_on
 
     def limits(self) -> Sequence[ServerLimit]:
         return ()
@@ -103,18 +103,19 @@ class PlainServer:
         return True
 
     def leave(self) -> None:
-        self._pass_on()
+        """See `Lifecycle.leave_servers`."""
 
 
-def detect(handler: Handler) -> Server | None:
+def detect(handler: Handler, receive: object = None) -> Server | None:
     """Return the server that runs the caller's event loop, None when no integration knows it.
 
     Args:
         handler: what SIGTERM calls at present; servers that own the signal are found behind it.
+        receive: the `receive` of the lifespan, which tells several servers of a loop apart.
     """
     for module, integration in DETECTORS.items():
         if module in sys.modules:
-            found: Server | None = import_module(integration).detect(handler)
+            found: Server | None = import_module(integration).detect(handler, receive)
             if found is not None:
                 return found
     return None

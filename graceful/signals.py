@@ -87,6 +87,11 @@ class SignalTrap:
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)
         self.close()
 
+    def abandon(self) -> None:
+        """After a fork, in the child: the thread is the parent's; the signals are as before us."""
+        self._thread = None
+        self.restore()
+
     def close(self) -> None:
         """End the thread; what was caught before is still delivered."""
         thread, self._thread = self._thread, None

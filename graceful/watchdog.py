@@ -101,6 +101,8 @@ class Watchdog:
             return
         if not self._reported:
             self._report()
+        elif self._only_at_interpreter_exit:
+            write_bare(held_by_threads())
         os._exit(EXIT_CUT)
 
     def _report(self) -> None:

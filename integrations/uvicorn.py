@@ -36,17 +36,23 @@ EMPTY_PASSES = 100
 """Turns of the event loop in which the accept queue must have been emptied."""
 
 
-def detect(handler: Handler) -> UvicornServer | None:
+def detect(handler: Handler, receive: object = None) -> UvicornServer | None:
     """Return the uvicorn server that runs the caller's event loop, if one does.
 
     Args:
         handler: what SIGTERM calls: uvicorn's is a bound method of the server. A server in a
-            thread has no handler and is found in the tasks of the loop instead.
+            thread has no handler, and of several in one process it is the last one's.
+        receive: a bound method of the lifespan of the server that asks the app to start.
     """
-    server = getattr(handler, "__self__", None)
-    if not isinstance(server, Server):
-        server = next(_servers_of_loop(), None)
-    return UvicornServer(server) if server is not None else None
+    running = list(_servers_of_loop())
+    lifespan = getattr(receive, "__self__", None)
+    for server in running:
+        if lifespan is not None and getattr(server, "lifespan", None) is lifespan:
+            return UvicornServer(server)
+    behind = getattr(handler, "__self__", None)
+    if isinstance(behind, Server):
+        return UvicornServer(behind)
+    return UvicornServer(running[0]) if running else None
 
 
 def _servers_of_loop() -> Iterator[Server]:
@@ -86,7 +92,7 @@ class UvicornServer:
         original = self._server.shutdown
 
         async def shutdown(sockets: list[socket] | None = None) -> None:
-            await owner.stop("uvicorn is shutting down")
+            await owner.stop("uvicorn is shutting down", retires=self.shares_listener)
             # What is left now is flushing; uvicorn alone would wait for a stuck task for ever and
             # never get to lifespan.shutdown.
             left: Any = min(self._timeout or float("inf"), owner.drain_left())

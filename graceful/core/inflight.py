@@ -50,6 +50,8 @@ class Exchange:
     began: float = 0.0
     told: bool = False
     """The farewell has been sent."""
+    unwinding: bool = False
+    """Its app has noticed that the stream is over, and is left to its own clean-up."""
     cut: bool = False
     """It was still in flight at the drain deadline and was ended by force."""
 
@@ -171,9 +173,8 @@ class Tracker:
         """Count `exchange` as over. A second end of the same one changes nothing."""
         if self.live.pop(exchange, exchange) is exchange:
             return
-        seconds = now - exchange.began
-        if seconds < LONG or exchange.timed:
-            self.durations.append(seconds)
+        if exchange.timed:
+            self.durations.append(now - exchange.began)
             if len(self.durations) >= BATCH:
                 self.fold()
         if self.on_end is not None:

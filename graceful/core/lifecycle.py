@@ -23,6 +23,9 @@ SAME_RUNG: Final = 1.0
 """Seconds. systemd signals parent and workers at once and the parent signals again (uvicorn's
 supervisor within 0.5 s), so under a managing parent a signal this close is the same rung."""
 
+PATIENCE: Final = 1.0
+"""Seconds in which an app must have noticed that its stream is over; then it is cancelled."""
+
 LAST_FIFTH: Final = 0.2
 """Share of the propagation delay in which a request means that the balancer had not moved."""
 
@@ -93,6 +96,7 @@ class LifecycleCore:
         self._duck_since: float | None = None  # when readiness flipped
         self._drain_since: float | None = None
         self._arrivals: deque[tuple[float, Exchange]] = deque(maxlen=RECENT)
+        self._told: deque[tuple[float, Exchange]] = deque()
         self._stays_ready = False
         self._in_flight_at_signal = 0
         self._served_at_signal = 0
@@ -163,13 +167,16 @@ class LifecycleCore:
             raise RuntimeError(f"cannot recover: {self.cause.text} asked this process to stop")
         return self._fire(Event.RECOVER, now, "operator")
 
-    def retire(self, cause: str, now: float) -> PhaseChanged | None:
-        """This worker is replaced; its instance stays: no readiness flip, no delay."""
+    def retire(self, cause: str, now: float, *, signal: bool = True) -> PhaseChanged | None:
+        """This worker is replaced; its instance stays: no readiness flip, no delay.
+
+        `signal` is False when nobody sent one, such as at a worker's maximum of requests.
+        """
         if self.cause is not None or self.phase is Phase.STOPPED:
             return None
         self._stays_ready = self.ready
         self.retiring = True
-        self._adopt(Cause(cause, signal=True), now)
+        self._adopt(Cause(cause, signal=signal), now)
         self.timeline = Timeline.start(self.settings, now, delay=0.0)
         return self._fire(Event.RETIRE, now, cause)
 
@@ -247,8 +254,30 @@ class LifecycleCore:
         self.tally.late_refused += 1
         return Refusal()
 
-    def declared_stream(self, exchange: Exchange) -> None:
-        """`exchange` turned out to be a stream; streams say nothing about the balancer."""
+    def turns_away(self, exchange: Exchange) -> bool:
+        """Whether a stream that shows itself only now is ended at once: it is too late for it."""
+        return exchange.policy == "reconnect" and not (exchange.told or self.admits_streams)
+
+    def told(self, exchange: Exchange, now: float) -> None:
+        """The farewell of `exchange` is on its way."""
+        exchange.told = True
+        self.tally.told += 1
+        self._told.append((now, exchange))
+        if self.tracker.on_end is not None:
+            self.tracker.on_end()  # there is something new to wait for
+
+    def oversleepers(self, now: float) -> list[Exchange]:
+        """Return, once, what was told `PATIENCE` seconds ago and whose app has not even noticed."""
+        found: list[Exchange] = []
+        while self._told and self._told[0][0] + PATIENCE <= now:
+            exchange = self._told.popleft()[1]
+            if exchange in self.tracker.live and not exchange.unwinding:
+                found.append(exchange)
+        return found
+
+    def next_oversleep(self) -> float:
+        """Return when `oversleepers` has something to look at again; infinite = never."""
+        return self._told[0][0] + PATIENCE if self._told else math.inf
 
     @property
     def admits_streams(self) -> bool:
