@@ -34,7 +34,6 @@ EXTRAS = {
 }
 
 WAITS = {
-    "graceful._asgi_exchange": {"sleep": "an app gets a moment to end once its client was told"},
     "graceful._asgi_http": {"move_on_after": "a client that reads nothing gets no last words"},
     "graceful._asgi_websocket": {
         "fail_after": "a farewell of the user's may hang",
@@ -46,8 +45,7 @@ WAITS = {
     },
     "graceful.driver": {
         "wait": "the only file that walks through a stop",
-        "move_on_after": "until the next step of the timeline is due",
-        "fail_after": "hooks have a time limit each",
+        "move_on_after": "until the next step of the timeline is due; hooks have a limit each",
     },
     "graceful.lifecycle": {"wait": "`wait_draining` is how user code waits for the drain"},
     "graceful.probe_server": {

@@ -825,7 +825,6 @@ def test_streams_say_nothing_about_the_balancer() -> None:
     begin(core, 104.2, "websocket")
     late = begin(core, 104.5)
     late.kind = "sse"
-    core.declared_stream(late)
     assert core.report(107.0).last_request_after == 1.0
 
 
@@ -836,7 +835,6 @@ def test_streams_that_declare_themselves_late_do_not_hide_each_other() -> None:
     first, second = begin(core, 104.5), begin(core, 104.6)
     for stream in (first, second):
         stream.kind = "sse"
-        core.declared_stream(stream)
     report = core.report(107.0)
     assert (report.last_request_after, report.delay_too_short) == (1.0, False)
 
@@ -875,3 +873,47 @@ def test_an_arrival_dated_before_the_flip_counts_from_it() -> None:
     core = stopping()
     core.late_request(Named(), T - 0.001)
     assert core.report(107.0).last_request_after == 0.0
+
+
+def test_an_app_that_has_not_noticed_its_end_oversleeps() -> None:
+    """A second after its farewell, once; one that winds up or has ended is left alone."""
+    core = stopping()
+    asleep, busy, over = (begin(core, 101.0, "websocket") for _ in range(3))
+    for exchange in (asleep, busy, over):
+        core.told(exchange, 105.5)
+    busy.unwinding = True
+    core.tracker.end(over, 105.6)
+    assert core.next_oversleep() == 106.5
+    assert core.oversleepers(106.4) == []
+    assert core.oversleepers(106.5) == [asleep]
+    assert core.oversleepers(999.0) == []
+    assert core.next_oversleep() == math.inf
+    assert (core.tally.told, asleep.told) == (3, True)
+
+
+def test_a_farewell_wakes_who_waits() -> None:
+    """The driver looks again when there is something new to wait for."""
+    core = stopping()
+    woken: list[str] = []
+    core.tracker.on_end = lambda: woken.append("woken")
+    core.told(begin(core, 101.0, "sse"), 105.5)
+    assert woken == ["woken"]
+
+
+def test_a_late_stream_is_turned_away_unless_it_may_finish() -> None:
+    """Told ones and those that can't be resumed are left alone."""
+    core = stopping()
+    stream, token_stream, told = (begin(core, 101.0, "sse") for _ in range(3))
+    token_stream.policy = "finish"
+    core.told(told, 105.5)
+    assert not core.turns_away(stream)
+    core.delay_over(105.0)
+    assert [core.turns_away(e) for e in (stream, token_stream, told)] == [True, False, False]
+
+
+def test_a_worker_may_retire_without_a_signal() -> None:
+    """At its maximum of requests nobody sent one, so nobody may end it by force."""
+    core = serving()
+    core.retire("limit_max_requests", 100.0, signal=False)
+    assert core.cause is not None
+    assert (core.ready, core.cause.signal) == (True, False)
