@@ -101,6 +101,27 @@ def test_malformed_requests_in_the_drain(launcher: Launcher) -> None:
         assert server.wait(LIMIT / 2) == 0
 
 
+@ON_BOTH_LOOPS
+def test_half_a_request_head(launcher: Launcher) -> None:
+    """A request whose first bytes came before the drain and the rest in the linger is answered."""
+    env = settings(propagation_delay=0.3, linger=3)
+    with (
+        launch(launcher, APP, env=env) as server,
+        contextlib.closing(server.client()) as client,
+    ):
+        client.socket.sendall(b"GET / HTTP/1.1\r\nHo")
+        server.get("/")
+        server.terminate()
+        server.log.wait_event("draining")
+        client.socket.sendall(b"st: t\r\n\r\n")
+        answer = b""
+        while part := client.socket.recv(65536):
+            answer += part
+        assert answer.startswith(b"HTTP/1.1 200 OK")
+        assert answer.endswith(b"hello\n")
+        assert server.wait() == 0
+
+
 def test_two_requests_in_one_segment() -> None:
     """With pipelining the first answer of the drain says close, and the connection is closed."""
     env = settings(propagation_delay=0.3, linger=1, grace_period=60)
