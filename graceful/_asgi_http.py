@@ -69,10 +69,10 @@ class HttpExchange(AsgiExchange):
                 if message is not None:
                     self._note_sent(message)
         if self.shell.core.turns_away(self):
-            if self.started and self._boundary is not None:
-                self.farewell_due = True  # after the record that comes next
-            else:
+            if self._boundary is None:
                 self.shell.loop.soon(self._leave_late)
+            elif self.started:
+                self.farewell_due = True  # after the record that comes next
 
     # -- the app's side --------------------------------------------------------------------
 

@@ -8,8 +8,8 @@ path, which is written for speed: one object for a request, no coroutine of its 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Unpack
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from ._asgi_exchange import Farewell, Shell
 from ._asgi_http import HttpExchange, answer
@@ -26,7 +26,7 @@ from .driver import Hook, HookPhase
 from .lifecycle import Lifecycle, Member, current
 from .loops import AsyncioLoop, Loop, current_loop
 from .observers import Observer
-from .probes import Probes
+from .probes import Check, Probes
 from .settings import Keywords, load, unknown_variables
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class GracefulMiddleware:
         self,
         app: App,
         *,
-        checks: Mapping[str, Callable[[], Awaitable[object]]] | None = None,
+        checks: Mapping[str, Check] | None = None,
         farewell: Farewell = None,
         sse_event: str = "reconnect",
         on_lame_duck: OneOrMore | None = None,
@@ -388,7 +388,7 @@ def _callables(name: str, given: Any) -> list[Any]:
     if given is None:
         return []
     several = isinstance(given, Iterable) and not callable(given) and not isinstance(given, str)
-    found: list[Any] = list(given) if several else [given]
+    found = list(cast("Iterable[Any]", given)) if several else [given]
     for entry in found:
         if not callable(entry):
             raise SettingsError(f"{name} = {entry!r}: give a callable, or a list of callables")

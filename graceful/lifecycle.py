@@ -22,7 +22,7 @@ from .backstop import Backstop
 from .core.budget import Settings, SettingsError, check
 from .core.inflight import Hold, Tracker
 from .core.lifecycle import Cause, LifecycleCore
-from .core.phases import Phase
+from .core.phases import IllegalTransition, Phase
 from .core.records import (
     BudgetShort,
     DrainReport,
@@ -148,8 +148,12 @@ class Lifecycle:
 
     def lame_duck(self) -> None:
         """Take this process out of rotation until `recover` or a signal. For code; no endpoint."""
-        self._loud = True
-        self.move(self.core.lame_duck)
+        loud, self._loud = self._loud, True
+        try:
+            self.move(self.core.lame_duck)
+        except IllegalTransition:
+            self._loud = loud
+            raise
         self._on_loop(lambda driver: driver.announce())
 
     def recover(self) -> None:

@@ -14,7 +14,7 @@ import inspect
 import selectors
 import signal
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import anyio
@@ -227,6 +227,12 @@ class FakeServer:
         self.limit_list: Sequence[ServerLimit] = ()
         self.owner: ServerOwner | None = None
 
+    @property
+    def lifecycle(self) -> ServerOwner:
+        """What the server was attached to."""
+        assert self.owner is not None
+        return self.owner
+
     def limits(self) -> Sequence[ServerLimit]:
         return self.limit_list
 
@@ -291,7 +297,7 @@ class World:
         return await self.call(app, http(path, **scope)).finished()
 
     @contextlib.asynccontextmanager
-    async def lifespan(self, app: App, *, state: bool = True) -> AsyncIterator[Call]:
+    async def lifespan(self, app: App, *, state: bool = True) -> AsyncGenerator[Call]:
         """Start `app` up, and shut it down at the end of the block."""
         scope: Scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}}
         if state:
@@ -359,7 +365,11 @@ def run_world(
     draw = Draw()
     lifecycle = Lifecycle(clock=clock, draw=draw)
     patch.setattr(graceful.lifecycle, "_process", lifecycle)
-    patch.setattr(graceful.lifecycle, "detect", lambda handler: server)
+
+    def detect(*_: object) -> FakeServer | None:
+        return server
+
+    patch.setattr(graceful.lifecycle, "detect", detect)
     worlds: list[World] = []
 
     async def run() -> None:

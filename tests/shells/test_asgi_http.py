@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
@@ -559,7 +560,7 @@ async def test_a_download_through_base_http_middleware_is_cut(
     """Starlette's task groups between us and the endpoint don't hide it from the deadline."""
     unwound: list[str] = []
 
-    async def endless() -> Any:
+    async def endless() -> AsyncIterator[bytes]:
         try:
             while True:
                 yield b"x"

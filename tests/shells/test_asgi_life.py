@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import anyio
@@ -240,12 +240,15 @@ async def test_the_state_of_the_app_is_its_own(world: World, state: bool) -> Non
 @on_both
 async def test_a_settings_error_fails_the_start_up(world: World) -> None:
     """The constructor doesn't raise, where servers would take that for 'no lifespan'; the message
-    with the numbers and the fix is the reason of `lifespan.startup.failed`."""
+    with the numbers and the fix is the reason of `lifespan.startup.failed`, and then raised, as
+    frameworks do."""
     app = GracefulMiddleware(app_of(hello), propagation_delay=10, drain_timeout=25)
     async with world.lifespan(app) as lifespan:
-        await lifespan.finished()
+        await lifespan.until(lambda: lifespan.over)
     (failed,) = lifespan.sent
+    assert isinstance(lifespan.error, graceful.SettingsError)
     assert failed["type"] == "lifespan.startup.failed"
+    assert failed["message"] == str(lifespan.error)
     assert "exceeds grace_period 30 s (from default) by 9 s" in failed["message"]
     assert "GracefulMiddleware(...)" in failed["message"]
     assert world.lifecycle._members == []
@@ -315,7 +318,7 @@ async def test_contradicting_settings_name_both(world: World) -> None:
     second = GracefulMiddleware(script(), grace_period=40)
     async with world.lifespan(first):
         async with world.lifespan(second) as lifespan:
-            await lifespan.finished()
+            await lifespan.until(lambda: lifespan.over)
         (failed,) = lifespan.sent
         assert failed["type"] == "lifespan.startup.failed"
         assert "grace_period is 20.0 in GracefulMiddleware(function)" in failed["message"]
@@ -514,7 +517,7 @@ def traceless(
     assert tasks_of_process() <= tasks
 
 
-async def forever() -> Any:
+async def forever() -> AsyncIterator[bytes]:
     """An endless stream of events."""
     while True:
         yield b"data: x\n\n"

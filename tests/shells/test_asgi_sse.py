@@ -514,8 +514,8 @@ def test_the_finally_of_a_sync_generator_runs(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(graceful.lifecycle, "_process", lifecycle)
 
     async def main() -> Call:
+        call = Call(app, http())
         async with anyio.create_task_group() as tasks:
-            call = Call(app, http())
             tasks.start_soon(call.run)
             await call.started(4)
             drain_now_of(lifecycle)

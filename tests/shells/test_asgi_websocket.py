@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
@@ -151,6 +151,11 @@ async def test_a_farewell_message(
     assert call.sent == [ACCEPT, {"type": "websocket.send", **message}, CLOSE]
 
 
+def by_name_later(exchange: WebSocketExchange) -> Awaitable[str]:
+    """A sync function that returns an awaitable."""
+    return later(by_name(exchange))
+
+
 async def later(words: str) -> str:
     """Return `words`, asynchronously."""
     await anyio.lowlevel.checkpoint()
@@ -158,7 +163,7 @@ async def later(words: str) -> str:
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-@pytest.mark.parametrize("farewell", [by_name, lambda e: later(by_name(e))])
+@pytest.mark.parametrize("farewell", [by_name, by_name_later])
 def test_a_sync_farewell(
     backend: str, farewell: Callable[[Any], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -174,8 +179,8 @@ def test_a_sync_farewell(
     app = GracefulMiddleware(echo(), farewell=noting)
 
     async def main() -> Call:
+        call = Call(app, websocket())
         async with anyio.create_task_group() as tasks:
-            call = Call(app, websocket())
             close_like_a_server(call)
             tasks.start_soon(call.run)
             await call.started(1)

@@ -9,7 +9,6 @@ import threading
 from collections.abc import Callable
 
 import anyio
-import anyio.from_thread
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -253,8 +252,8 @@ async def test_wait_draining(world: World) -> None:
         await graceful.wait_draining()
         moments.append(world.now)
 
+    began = world.now
     async with world.lifespan(app), anyio.create_task_group() as tasks:
-        began = world.now
         tasks.start_soon(wait)
         tasks.start_soon(wait)
         await world.turns()

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import signal
+import subprocess
+import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import anyio
@@ -221,7 +225,7 @@ async def test_a_servers_own_timeout_that_would_cut(world: World, server: FakeSe
     server.limit_list = [ServerLimit("test --timeout", 5.0, "at_signal")]
     before = signal.getsignal(signal.SIGTERM)
     async with world.lifespan(GracefulMiddleware(app_of(hello))) as lifespan:
-        await lifespan.finished()
+        await lifespan.until(lambda: lifespan.over)
     (failed,) = lifespan.sent
     assert "test --timeout = 5 s would cut requests" in failed["message"]
     assert signal.getsignal(signal.SIGTERM) is before
@@ -259,12 +263,17 @@ async def test_under_a_reloader_nothing_waits(world: World, server: FakeServer) 
         assert world.lifecycle.settings.source("linger") == "test server 1.0 --reload"
 
 
+def given(server: FakeServer) -> Callable[..., FakeServer]:
+    """Return a `detect` that always finds `server`."""
+    return lambda *_: server
+
+
 def test_a_server_in_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """Outside of the main thread no signal arrives: that is said once, with the way to stop."""
     lifecycle = Lifecycle()
     server = FakeServer()
     monkeypatch.setattr(graceful.lifecycle, "_process", lifecycle)
-    monkeypatch.setattr(graceful.lifecycle, "detect", lambda handler: server)
+    monkeypatch.setattr(graceful.lifecycle, "detect", given(server))
     told: list[Record] = []
     lifecycle.observe(told.append)
     before = signal.getsignal(signal.SIGTERM)
@@ -292,7 +301,7 @@ async def test_exit_status_of_a_stop_by_code(world: World, server: FakeServer) -
         await world.turns()
         world.lifecycle.terminate()
         await anyio.sleep(8)
-        assert await world.lifecycle.server_gone() == 0
+        assert await server.lifecycle.server_gone() == 0
     assert world.report.exit_status == 70
 
 
@@ -302,13 +311,13 @@ async def test_what_the_server_gets_for_its_own_shutdown(world: World, server: F
     app = GracefulMiddleware(app_of(hello), propagation_delay=0)
     async with world.lifespan(app):
         world.lifecycle.terminate()
-        assert world.lifecycle.drain_left() == 26
+        assert server.lifecycle.drain_left() == 26
         await anyio.sleep(30)
-        assert world.lifecycle.drain_left() == 0.1
+        assert server.lifecycle.drain_left() == 0.1
 
 
 @on_one("asyncio")
-@pytest.mark.parametrize("plain", [PlainServer(lambda: None)])
+@pytest.mark.parametrize("plain", [PlainServer()])
 async def test_a_server_that_nobody_knows(world: World, plain: PlainServer) -> None:
     """It is told through the handler that it had installed, when the drain is over."""
     called: list[int] = []
@@ -387,3 +396,129 @@ def test_the_lifecycle_of_the_process() -> None:
     """There is one, and everybody finds the same."""
     assert graceful.current() is graceful.current()
     assert isinstance(graceful.current(), graceful.Lifecycle)
+
+
+# -- signals, each in a process of its own -----------------------------------------------------
+
+PROGRAM = """
+import asyncio, os, signal, sys, threading, time
+from graceful.asgi import GracefulMiddleware
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        while True:
+            kind = (await receive())["type"]
+            await send({"type": kind + ".complete"})
+            if kind == "lifespan.shutdown":
+                return
+    await work()
+
+async def work(): ...
+
+def note(words):
+    async def hook(): print(words, flush=True)
+    return hook
+
+async def serve(wrapped, then):
+    inbox, outbox = asyncio.Queue(), asyncio.Queue()
+    scope = {"type": "lifespan", "asgi": {}, "state": {}}
+    task = asyncio.ensure_future(wrapped(scope, inbox.get, outbox.put))
+    inbox.put_nowait({"type": "lifespan.startup"})
+    await outbox.get()
+    await then(wrapped)
+    inbox.put_nowait({"type": "lifespan.shutdown"})
+    await task
+
+def request(wrapped):
+    async def nothing(*_): await asyncio.sleep(3600)
+    async def ignore(message): ...
+    scope = {"type": "http", "method": "GET", "path": "/slow", "headers": [], "state": {}}
+    return asyncio.ensure_future(wrapped(scope, nothing, ignore))
+
+SETTINGS = dict(grace_period=2.5, propagation_delay=0.2, drain_timeout=0.5, cleanup_timeout=0.5,
+                exit_margin=1, linger=0)
+"""
+
+
+def program(code: str) -> subprocess.CompletedProcess[str]:
+    """Run `code` after PROGRAM in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-c", PROGRAM + code],
+        capture_output=True,
+        text=True,
+        timeout=40,
+        check=False,
+    )
+
+
+def test_sigterm_under_a_server_that_nobody_knows() -> None:
+    """Where SIGTERM had its default action the process drains first, and then ends by it."""
+    done = program("""
+wrapped = GracefulMiddleware(app, on_drain=note("drain"), **SETTINGS)
+async def then(wrapped):
+    signal.raise_signal(signal.SIGTERM)
+    await asyncio.sleep(30)
+asyncio.run(serve(wrapped, then))
+""")
+    assert done.returncode == -signal.SIGTERM
+    assert done.stdout == "drain\n"
+    assert re.search("(?i)drain report .*cause=SIGTERM clean=true", done.stderr)
+
+
+def test_the_watchdog_names_what_blocks_the_loop() -> None:
+    """A handler that blocks the event loop: the process is gone with 70, and its stack is shown."""
+    done = program("""
+async def work():
+    time.sleep(60)
+async def then(wrapped):
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    await request(wrapped)
+asyncio.run(serve(GracefulMiddleware(app, **SETTINGS), then))
+""")
+    assert done.returncode == 70
+    assert re.search("(?i)drain report .*cause=SIGTERM clean=false", done.stderr)
+    assert "still in flight: http GET /slow" in done.stderr
+    assert "in work" in done.stderr
+
+
+def test_three_signals() -> None:
+    """The third signal cuts; under a handler of the program's own that is called at the end."""
+    done = program("""
+async def work():
+    await asyncio.sleep(60)
+async def then(wrapped):
+    over = asyncio.get_running_loop().create_future()
+    task = request(wrapped)
+    await asyncio.sleep(0)
+    for _ in range(3):
+        os.kill(os.getpid(), signal.SIGTERM)
+    await task
+    while not left:
+        await asyncio.sleep(0.01)
+left = []
+signal.signal(signal.SIGTERM, lambda number, frame: left.append(number))
+asyncio.run(serve(GracefulMiddleware(app, **SETTINGS), then))
+assert len(left) == 1
+time.sleep(30)
+""")
+    assert done.returncode == 70  # what was cut may hold the exit: it is not waited for
+    assert done.stderr.count("told to stop") == 3
+    assert re.search("(?i)drain report .*cause=SIGTERM clean=false", done.stderr)
+
+
+def test_a_program_that_goes_on_living() -> None:
+    """After a clean stop by a signal a program that only embedded the server is left alone."""
+    done = program("""
+async def then(wrapped):
+    signal.raise_signal(signal.SIGTERM)
+    while not left:
+        await asyncio.sleep(0.01)
+left = []
+mine = lambda number, frame: left.append(number)
+signal.signal(signal.SIGTERM, mine)
+asyncio.run(serve(GracefulMiddleware(app, **SETTINGS), then))
+assert signal.getsignal(signal.SIGTERM) is mine
+time.sleep(3)
+print("alive", [t.name for t in threading.enumerate() if t.name == "graceful-signals"])
+""")
+    assert (done.returncode, done.stdout) == (0, "alive []\n")

@@ -103,8 +103,12 @@ def test_what_was_caught_is_delivered_before_the_end() -> None:
     trap.restore()
 
 
+def nothing(number: int, frame: object) -> None:
+    """A handler of the program's own."""
+
+
 @pytest.mark.parametrize(
-    "handler", [signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler, lambda *_: None]
+    "handler", [signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler, nothing]
 )
 def test_previous_handlers_are_given_back(handler: Any) -> None:
     """What was there before comes back: a function, the default, or nothing at all."""
