@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import anyio
 
@@ -390,6 +390,7 @@ class Lifecycle:
                 managed=any(server.managed for server, _ in self.servers),
                 hurry=hurry,
             )
+            flipped_in = self.clock() - at
             timeline, watchdog = self.core.timeline, self._watchdog
         if climbed is not None:
             self._loud = True
@@ -400,7 +401,7 @@ class Lifecycle:
         if backstop is not None:
             backstop.disarm()
         if climbed is not None:
-            self.publish(climbed[0])
+            self.publish(replace(climbed[0], flipped_in=flipped_in))
             self.publish(climbed[1])
 
     def _drive(self) -> None:

@@ -143,7 +143,7 @@ def _lines(record: Record) -> Iterator[_Line]:
             yield _phase_changed(record)
         case Rung():
             level = logging.WARNING if record.rung >= 3 else logging.INFO
-            fields = _pick(record, "cause", "rung", "effect", "after")
+            fields = _pick(record, "cause", "rung", "effect", "after", "flipped_in")
             yield _Line(level, "told to stop", fields)
         case FarewellsSent():
             level = logging.WARNING if record.failed else logging.INFO

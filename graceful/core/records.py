@@ -57,6 +57,8 @@ class Rung:
     cause: str
     effect: str
     after: float
+    flipped_in: float | None = None
+    """Seconds from the arrival of the signal in this process to the readiness flip."""
 
 
 @dataclass(frozen=True, slots=True)
