@@ -203,6 +203,10 @@ class Driver:
             self._announced = True
             self._start_hooks("lame_duck", self._deadline)
 
+    async def flipped(self) -> None:
+        """Code has taken the process out of rotation, while it goes on serving."""
+        self.announce()
+
     def recovered(self) -> None:
         """The process is back in rotation: the next flip is announced again."""
         self._announced = False

@@ -154,7 +154,7 @@ class Lifecycle:
         except IllegalTransition:
             self._loud = loud
             raise
-        self._on_loop(lambda driver: driver.announce())
+        self._on_loop(lambda driver: driver.spawn(driver.flipped))
 
     def recover(self) -> None:
         """Put this process back into rotation after `lame_duck`.
