@@ -379,7 +379,7 @@ def _hooks(phase: HookPhase, given: OneOrMore | None) -> list[Hook]:
     return [Hook(phase, hook) for hook in _callables(f"on_{phase}", given)]
 
 
-def _callables(name: str, given: Any) -> list[Any]:
+def _callables(name: str, given: object) -> list[Any]:
     """Return one callable or several as a list.
 
     Raises:
@@ -388,7 +388,7 @@ def _callables(name: str, given: Any) -> list[Any]:
     if given is None:
         return []
     several = isinstance(given, Iterable) and not callable(given) and not isinstance(given, str)
-    found = list(cast("Iterable[Any]", given)) if several else [given]
+    found: list[Any] = [*cast("Iterable[Any]", given)] if several else [cast("Any", given)]
     for entry in found:
         if not callable(entry):
             raise SettingsError(f"{name} = {entry!r}: give a callable, or a list of callables")
