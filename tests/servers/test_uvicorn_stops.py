@@ -13,7 +13,7 @@ import pytest
 
 from .contract import APP
 from .harness import Client, Launcher, ServerProcess, launch, settings
-from .launchers import UVICORN, UVICORN_H11
+from .launchers import UVICORN, UVICORN_H11, UVICORN_WORKERS
 
 QUICK = settings(propagation_delay=0.3, linger=0.2, stream_window=0.2)
 
@@ -74,6 +74,19 @@ def test_limit_max_requests_drains_without_a_delay() -> None:
         assert server.wait(LIMIT) == 0
         assert server.log.events("lame duck", "draining") == ["draining"]
         assert server.log.marks("shutdown") == ["shutdown"]
+
+
+def test_a_worker_at_its_maximum_retires() -> None:
+    """Its siblings go on serving the port: there is no lame duck, and no probe ever says 503."""
+    limit = ("--limit-max-requests", "5")
+    with launch(UVICORN_WORKERS, APP, *limit, env=NO_DELAY_SERVED) as server:
+        statuses: list[int] = []
+        while not server.log.events("draining"):
+            statuses.append(server.get("/readyz").status)
+        statuses += [server.get("/readyz").status for _ in range(10)]
+        assert set(statuses) == {200}
+        assert server.log.events("lame duck") == []
+        server.log.wait_event("drain report")
 
 
 def test_should_exit_drains_without_a_delay() -> None:

@@ -243,7 +243,8 @@ def test_the_level_of_a_drain_report_tells_how_it_went(changes: dict[str, Any], 
 def test_a_clean_drain_report_is_one_line_of_numbers() -> None:
     """The report leaves out what it does not know, and rounds the rest to milliseconds."""
     assert one(REPORT).getMessage() == (
-        "drain report cause=SIGTERM clean=true exit_status=0 seconds=7.123 grace_period=30 propagation_delay=5 "
+        "drain report cause=SIGTERM clean=true exit_status=0 seconds=7.123 grace_period=30 "
+        "propagation_delay=5 "
         "lame_duck_seconds=5 drain_seconds=2.123 in_flight_at_signal=3 served=9 late_refused=0 "
         "streams_at_drain=4 told=4 streams_left_to_finish=0 farewells_failed=0 p50=0.004 cut=0"
     )
@@ -558,7 +559,8 @@ def test_the_bare_report_is_a_line_of_numbers_and_the_stacks() -> None:
     """Past logging, the watchdog writes the same facts as text."""
     report = replace(REPORT, clean=False, cut=(SLOW, HOLD), outcome="left_by_watchdog")
     first, *rest = render_plain(report).splitlines()
-    assert first.startswith("graceful: drain report cause=SIGTERM clean=false exit_status=70 seconds=7.123 ")
+    known = "graceful: drain report cause=SIGTERM clean=false exit_status=70 seconds=7.123 "
+    assert first.startswith(known)
     assert rest == [
         "still in flight: http GET /slow from 10.0.0.7:51, 31.2 s old (draining)",
         *STACK.splitlines(),
