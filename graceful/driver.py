@@ -295,7 +295,7 @@ class _Drain:
             self._tell_due(now)
             if now >= latest or not (self._to_tell or self._alive(self._old)):
                 return
-            await self._driver._pause(min(latest, self._next_step()))
+            await self._driver._pause(min(latest, self._next_step(now)))
             if core.rung >= 3:
                 return
 
@@ -310,7 +310,7 @@ class _Drain:
                 return
             if self._is_idle() and now >= self._lingers_until():
                 return
-            await self._driver._pause(min(deadline, self._next_step()))
+            await self._driver._pause(min(deadline, self._next_step(now)))
 
     def _is_idle(self) -> bool:
         return not (self._to_tell or len(self._core.tracker) or self._driver.hooks_run)
@@ -327,9 +327,12 @@ class _Drain:
             return self._accepted_until
         return self._accepted_until + self._core.settings.linger
 
-    def _next_step(self) -> float:
-        now, steps = self._owner.clock(), [float("inf")]
-        steps.append(self._core.next_oversleep())
+    def _next_step(self, now: float) -> float:
+        """Return when there is something to do after `now`, by which the caller has decided.
+
+        Another look at the clock could fall on the other side of the end of the linger.
+        """
+        steps = [self._core.next_oversleep()]
         if self._to_tell:
             steps.append(self._to_tell[-1][0])
         if self._accepted_until is not None and (ends := self._lingers_until()) > now:
