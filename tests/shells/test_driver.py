@@ -137,6 +137,29 @@ async def test_connections_that_close_during_the_linger(world: World, server: Fa
 
 
 @on_both
+async def test_a_timer_that_fires_early(world: World, server: FakeServer) -> None:
+    """The end of the linger is found also when it falls between two looks at the clock."""
+    server.connections = True
+    clock = world.lifecycle.clock
+    early = True
+    app = GracefulMiddleware(app_of(hello), propagation_delay=0, linger=1)
+    async with world.lifespan(app):
+        ends = clock() + 1
+
+        def hesitant() -> float:
+            nonlocal early
+            if early and clock() >= ends:
+                early = False
+                return ends - 1e-6
+            return clock()
+
+        world.lifecycle.clock = hesitant
+        world.lifecycle.terminate()
+        await left(server)
+        assert clock() == pytest.approx(ends, abs=0.02)
+
+
+@on_both
 async def test_a_listener_that_is_shared(world: World, server: FakeServer) -> None:
     """Where siblings keep the port open, accepting ends only when the old work is done, with time
     left for the linger."""
