@@ -188,7 +188,10 @@ class GracefulMiddleware:
             self._state_is_shared = "state" in scope
             if self._state_is_shared:  # servers copy it into the state of each request
                 scope["state"]["graceful"] = HANDLE
-            await serve_lifespan(self, scope, receive, send)
+            member = self._member
+            served = member is not None and member.lifespan and member.loop.is_alive()
+            owner = _OneMoreServer(self) if served else self
+            await serve_lifespan(owner, scope, receive, send)
         else:  # a kind that is yet to be invented
             await self.app(scope, receive, send)
 
@@ -373,6 +376,43 @@ class GracefulMiddleware:
         for forget in self._forget:
             forget()
         self._forget.clear()
+
+
+class _OneMoreServer:
+    """The lifespan of an app that another server of this process serves already.
+
+    Requests of both are those of the one middleware; what is its own is to start and to stop.
+    """
+
+    def __init__(self, middleware: GracefulMiddleware) -> None:
+        self.app = middleware.app
+        self._middleware = middleware
+        self._member: Member | None = None
+
+    def enter(self, *, lifespan: bool, receive: Receive | None = None) -> SettingsError | None:
+        name, settings = self._middleware._name(), self._middleware.settings
+        member = Member(name, settings, current_loop(), lifespan, (), receive)
+        try:
+            current().join(member)
+        except SettingsError as error:
+            return error
+        self._member = member
+        return None
+
+    def started(self) -> None:
+        current().started()
+
+    async def before_shutdown(self) -> None:
+        if self._member is not None:
+            await current().before_shutdown(self._member)
+
+    def must_speak(self) -> bool:
+        return self._member is not None and self._member.server.needs_lifespan
+
+    def gone(self) -> None:
+        member, self._member = self._member, None
+        if member is not None:
+            current().leave(member)
 
 
 def _hooks(phase: HookPhase, given: OneOrMore | None) -> list[Hook]:

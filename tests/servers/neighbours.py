@@ -53,6 +53,12 @@ def two() -> None:
     asyncio.run(serve(wrapped(), wrapped(), then=terminate))
 
 
+def shared() -> None:
+    """One app on two servers."""
+    app = wrapped()
+    asyncio.run(serve(app, app, then=terminate))
+
+
 def fork() -> None:
     """A child that is terminated must not set its parent's alarm."""
 

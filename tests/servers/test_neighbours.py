@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 from .harness import clean_environment
 
 
@@ -20,9 +22,10 @@ def run(mode: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_one_stop_ends_both_servers_of_a_process() -> None:
-    """Each app brings its own server, and each is told to leave."""
-    ended = run("two")
+@pytest.mark.parametrize("mode", ["two", "shared"])
+def test_one_stop_ends_both_servers_of_a_process(mode: str) -> None:
+    """Two apps or one: each lifespan brings its own server, and each is told to leave."""
+    ended = run(mode)
     assert (ended.returncode, ended.stdout) == (0, "ended\n")
     assert ended.stderr.count("drain report") == 1
 
