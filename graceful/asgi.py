@@ -427,8 +427,11 @@ def _callables(name: str, given: object) -> list[Any]:
     """
     if given is None:
         return []
-    several = isinstance(given, Iterable) and not callable(given) and not isinstance(given, str)
-    found: list[Any] = [*cast("Iterable[Any]", given)] if several else [cast("Any", given)]
+    whole: object = given
+    if isinstance(given, Iterable) and not callable(whole) and not isinstance(whole, str):
+        found: list[Any] = [*cast("Iterable[Any]", given)]
+    else:
+        found = [given]
     for entry in found:
         if not callable(entry):
             raise SettingsError(f"{name} = {entry!r}: give a callable, or a list of callables")
