@@ -539,6 +539,58 @@ async def test_a_cancellation_by_the_server_goes_on(world: World) -> None:
         assert len(world.lifecycle.tracker) == 0
 
 
+@on_both
+async def test_a_client_that_does_not_read_its_503(world: World) -> None:
+    """Last words that can't be sent keep nobody: the app's call is ended all the same."""
+    app = GracefulMiddleware(slow(60), **SHORT)
+
+    async def full(message: Message) -> None:
+        await anyio.sleep_forever()
+
+    async with world.lifespan(app):
+        call = world.call(app, http())
+        call.on_send = full
+        await world.turns()
+        world.lifecycle.terminate()
+        began = world.now
+        await call.finished()
+        assert world.now - began < 6.5
+
+
+@on_one("asyncio")
+async def test_a_cancellation_by_the_server_on_top_of_ours(world: World) -> None:
+    """When both cancel, only ours is taken back: the server sees its own."""
+    cancelling: list[int] = []
+
+    async def stubborn(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await anyio.sleep(60)
+        finally:
+            await asyncio.sleep(0.1)  # where the second one comes
+
+    app = GracefulMiddleware(app_of(stubborn), **SHORT)
+
+    async def connection() -> None:
+        try:
+            await app(http(), never, ignore)
+        finally:
+            task = asyncio.current_task()
+            assert task is not None
+            cancelling.append(task.cancelling())
+
+    async with world.lifespan(app):
+        task = asyncio.create_task(connection())
+        await world.turns()
+        world.lifecycle.terminate()
+        while not task.cancelling():
+            await anyio.sleep(0.01)
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert cancelling == [1]
+
+
 async def never() -> Message:
     """No message comes."""
     await anyio.sleep_forever()

@@ -657,6 +657,29 @@ def test_httpx_transport(traceless: Lifecycle) -> None:
     traceless._release()
 
 
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_stop_on_a_later_loop(alone: Lifecycle, backend: str) -> None:
+    """Without a lifespan, too, a stop reaches the loop that runs now, not the one before it."""
+    app = suite_app()
+    bodies: list[bytes] = []
+
+    async def main() -> None:
+        async with anyio.create_task_group() as tasks:
+            call = Call(app, http("/events"))
+            tasks.start_soon(call.run)
+            await call.started(3)
+            alone.terminate()
+            alone.terminate()
+            await call.finished()
+            bodies.append(call.body)
+            tasks.cancel_scope.cancel()
+
+    for _ in range(3):
+        anyio.run(main, backend=backend)
+    assert len(bodies) == 3
+    assert all(b"event: reconnect" in body for body in bodies)
+
+
 def test_an_open_stream_ends_with_the_client(alone: Lifecycle) -> None:
     """A test that leaves a stream open isn't held up: it is told, and the TestClient ends."""
     app = suite_app()
