@@ -9,7 +9,7 @@ path, which is written for speed: one object for a request, no coroutine of its 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Unpack, cast
+from typing import TYPE_CHECKING, Any, Unpack
 
 from ._asgi_exchange import Farewell, Shell
 from ._asgi_http import HttpExchange, answer
@@ -429,7 +429,8 @@ def _callables(name: str, given: object) -> list[Any]:
         return []
     whole: object = given
     if isinstance(given, Iterable) and not callable(whole) and not isinstance(whole, str):
-        found: list[Any] = [*cast("Iterable[Any]", given)]
+        several: Iterable[Any] = given
+        found = list(several)
     else:
         found = [given]
     for entry in found:
