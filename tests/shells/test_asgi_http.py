@@ -582,7 +582,7 @@ async def test_a_cancellation_by_the_server_on_top_of_ours(world: World) -> None
         task = asyncio.create_task(connection())
         await world.turns()
         world.lifecycle.terminate()
-        while not task.cancelling():
+        while not task.cancelling():  # noqa: ASYNC110 - virtual time
             await anyio.sleep(0.01)
         await asyncio.sleep(0)
         task.cancel()
