@@ -427,12 +427,11 @@ def _callables(name: str, given: object) -> list[Any]:
     """
     if given is None:
         return []
-    whole: object = given
-    if isinstance(given, Iterable) and not callable(whole) and not isinstance(whole, str):
-        several: Iterable[Any] = given
-        found = list(several)
+    found: list[Any] = []
+    if callable(given) or isinstance(given, str) or not isinstance(given, Iterable):
+        found.append(given)
     else:
-        found = [given]
+        found += given
     for entry in found:
         if not callable(entry):
             raise SettingsError(f"{name} = {entry!r}: give a callable, or a list of callables")
