@@ -12,7 +12,7 @@ from typing import Any, Final, cast
 
 from ._asgi_types import App, Message, Receive, Scope, Send
 from .context import StreamClosed, exchange_var
-from .core.inflight import Exchange, Failed, Policy, Tracker
+from .core.inflight import Exchange, Failed, Tracker
 from .core.lifecycle import LifecycleCore
 from .core.records import Record
 from .loops import Interrupt, Loop, await_chain, format_frames, frames_of, thread_working_for
@@ -66,10 +66,6 @@ class AsgiExchange(Exchange):
     _send: Send
 
     # -- for handlers --------------------------------------------------------------------
-
-    def finish(self) -> None:
-        """Let this stream finish: a drain waits for it instead of telling it to reconnect."""
-        self.policy: Policy = "finish"
 
     @property
     def retry_after_ms(self) -> int:

@@ -55,6 +55,20 @@ class Exchange:
     cut: bool = False
     """It was still in flight at the drain deadline and was ended by force."""
 
+    def finish(self) -> None:
+        """Let this stream finish: a drain waits for it instead of telling it to reconnect."""
+        self.policy = "finish"
+
+    def declare_stream(
+        self,
+        policy: Policy = "reconnect",
+        *,
+        boundary: bytes | None = None,
+        farewell: bytes = b"",
+    ) -> None:
+        """Declare that this is a long-lived exchange. Shells know what `boundary` means to them."""
+        self.policy = policy
+
     @property
     def is_stream(self) -> bool:
         """Whether this is a long-lived exchange, which says nothing about latency."""

@@ -298,3 +298,12 @@ def test_quantiles_grow_with_their_share() -> None:
     histogram = filled([draw.expovariate(5) for _ in range(1000)])
     values = [histogram.quantile(step / 100) or 0.0 for step in range(101)]
     assert values == sorted(values)
+
+
+def test_a_handler_sets_the_policy_of_its_stream() -> None:
+    """By either name; what else a declaration means is the shell's."""
+    stream = Exchange()
+    stream.finish()
+    assert stream.policy == "finish"
+    stream.declare_stream()
+    assert stream.policy == "reconnect"

@@ -89,7 +89,11 @@ async def feed(request: Request) -> dict[str, float]:
     exchange = integration.exchange_of(request)
     exchange.finish()
     assert_type(exchange.retry_after_ms, int)
-    assert_type(graceful.current_exchange(), Exchange | None)
+    exchange = graceful.current_exchange()
+    assert_type(exchange, Exchange | None)
+    if exchange is not None:
+        exchange.finish()
+        exchange.declare_stream(boundary=b"\n")
     assert_type(graceful.draining(), bool)
     await graceful.wait_draining()
     async with graceful.hold("export"):
