@@ -302,8 +302,8 @@ def test_quantiles_grow_with_their_share() -> None:
 
 def test_a_handler_sets_the_policy_of_its_stream() -> None:
     """By either name; what else a declaration means is the shell's."""
-    stream = Exchange()
-    stream.finish()
-    assert stream.policy == "finish"
-    stream.declare_stream()
-    assert stream.policy == "reconnect"
+    finishes, moves = Exchange(), Exchange()
+    finishes.finish()
+    moves.finish()
+    moves.declare_stream()
+    assert (finishes.policy, moves.policy) == ("finish", "reconnect")

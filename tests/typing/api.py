@@ -89,11 +89,10 @@ async def feed(request: Request) -> dict[str, float]:
     exchange = integration.exchange_of(request)
     exchange.finish()
     assert_type(exchange.retry_after_ms, int)
-    exchange = graceful.current_exchange()
-    assert_type(exchange, Exchange | None)
-    if exchange is not None:
-        exchange.finish()
-        exchange.declare_stream(boundary=b"\n")
+    here = graceful.current_exchange()
+    assert_type(here, Exchange | None)
+    if here is not None:
+        here.declare_stream(boundary=b"\n")
     assert_type(graceful.draining(), bool)
     await graceful.wait_draining()
     async with graceful.hold("export"):
