@@ -130,7 +130,7 @@ async def background(request: Request) -> Response:
             if name == "stuck":
                 await for_ever()
             await graceful.wait_draining()
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(1)  # longer than a server takes to stop that waits for nothing
             mark(f"{name} done")
 
     request.app.state.work = asyncio.create_task(work())
