@@ -1,9 +1,9 @@
 """The only file that waits: it walks one life through lame duck, drain and clean-up.
 
 It runs on the app's event loop, from the first reason to stop until the server can be told to
-leave. When to go on is the core's timeline, whom to tell is the core's plan, and each wait ends early
-when `wake` is called (an exchange ended, a rung was climbed). Its own are the order of the steps and
-how long it waits for what it has cut.
+leave. When to go on is the core's timeline, whom to tell is the core's plan, and each wait ends
+early when `wake` is called (an exchange ended, a rung was climbed). Its own are the order of the
+steps and how long it waits for what it has cut.
 """
 
 from __future__ import annotations
