@@ -44,7 +44,15 @@ class Shell:
 
 
 class AsgiExchange(Exchange):
-    """One call of the app. Attributes default on the class: see `Exchange`."""
+    """One call of the app."""
+
+    # Set by the middleware itself, attribute by attribute: a call of `__init__` for each request
+    # would cost as much as all of them.
+    __slots__ = ("_receive", "_send", "scope", "shell")
+    shell: Shell
+    scope: Scope
+    _receive: Receive
+    _send: Send
 
     farewell_due = False
     ended = False
@@ -54,16 +62,6 @@ class AsgiExchange(Exchange):
     """We have cancelled the app's task."""
     _scoped: Interrupt | None = None
     _receiving: Interrupt | None = None
-
-    _plain = False
-    """Nobody looks at its messages yet: the process is SERVING."""
-
-    # Set by the middleware itself, attribute by attribute: a call of `__init__` for each request
-    # would cost as much as all four.
-    shell: Shell
-    scope: Scope
-    _receive: Receive
-    _send: Send
 
     # -- for handlers --------------------------------------------------------------------
 
@@ -160,7 +158,6 @@ class AsgiExchange(Exchange):
     def _end(self) -> None:
         """From here on the app's sends fail."""
         self.ended = True
-        self._plain = False
 
     def told_now(self) -> None:
         """The farewell is on its way to the client."""

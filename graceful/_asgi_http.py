@@ -30,8 +30,14 @@ _DISCONNECT = {"type": "http.disconnect"}
 class HttpExchange(AsgiExchange):
     """One request and its response; a stream as soon as the response says so."""
 
-    _first: Message | None = None  # how the response began
-    _last: Message | None = None  # what the app has sent last while nobody looked
+    __slots__ = ("_first", "_last", "_plain")  # set by the middleware, as in the base class
+    _first: Message | None
+    """How the response began."""
+    _last: Message | None
+    """What the app has sent last while nobody looked."""
+    _plain: bool
+    """Nobody looks at its messages yet: the process is SERVING."""
+
     _complete = False  # the app has sent the last byte itself
     _body_read = False
     _boundary: EventBoundary | None = None  # of a stream that can be ended with a farewell
@@ -78,14 +84,15 @@ class HttpExchange(AsgiExchange):
 
     def send(self, message: Message) -> Awaitable[None]:
         if self._plain:
+            send = self._send  # a call of a slot's value, as of a method, is a third dearer
             if self._first is None:
                 if type(message.get("headers")) is not list:
                     message = _with_list(message)
                 self._first = message
-                return self._send(message)
+                return send(message)
             if self._last is None:
                 self._last = message
-                return self._send(message)
+                return send(message)
             self.watch()  # a body in parts: it may be a stream of events
         return self._send_watched(message)
 
@@ -187,6 +194,10 @@ class HttpExchange(AsgiExchange):
         boundary.feed(bytes(message.get("body", b"")))  # some frameworks send memoryviews
         if self.farewell_due and boundary.clean and not self.ended:
             await self._end_stream(boundary)
+
+    def _end(self) -> None:
+        super()._end()
+        self._plain = False
 
     async def _send_after_end(self) -> None:
         self._refused_send()

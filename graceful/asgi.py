@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Unpack
 
-from ._asgi_exchange import Farewell, Shell
+from ._asgi_exchange import AsgiExchange, Farewell, Shell
 from ._asgi_http import HttpExchange, answer
 from ._asgi_lifespan import serve_lifespan
 from ._asgi_types import App, Receive, Scope, Send
@@ -36,7 +36,9 @@ __all__ = ["GracefulMiddleware"]
 
 OneOrMore = Callable[[], object] | Sequence[Callable[[], object]]
 
-SERVING = Phase.SERVING  # a global is found faster than an attribute of an enum
+# A global is found faster than an attribute.
+SERVING = Phase.SERVING
+enter_context, leave_context = exchange_var.set, exchange_var.reset
 
 
 class GracefulMiddleware:
@@ -116,7 +118,9 @@ class GracefulMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         # The hot path. Each line here is paid by every request; `make bench` holds it to a bar.
-        if scope["type"] != "http" or "graceful" in scope:
+        # Nothing may lead from the scope to the exchange: servers' `send` leads to the scope, and
+        # a cycle for each request costs a fifth of the throughput in work for the collector.
+        if scope["type"] != "http":
             await self._other(scope, receive, send)
             return
         try:
@@ -127,41 +131,44 @@ class GracefulMiddleware:
             return
         shell = self._shell
         if shell is None:
+            if _within_another(scope):
+                await self.app(scope, receive, send)
+                return
             shell = self._entered()
             if shell is None:
                 await answer(send, 503, self._problem, {"retry-after": "1"})
                 return
             scope.setdefault("state", {})["graceful"] = HANDLE
-        core = shell.core
         exchange = HttpExchange()
         exchange.shell = shell
         exchange.scope = scope
         exchange._receive = receive
         exchange._send = send
         exchange._first = None
-        exchange._plain = core.phase is SERVING
+        exchange._last = None
+        exchange._plain = plain = shell.core.phase is SERVING
         clock = shell.clock
-        exchange.began = clock()
+        exchange.began = began = clock()
         live = shell.live
         live[exchange] = None
-        if not exchange._plain and core.late_request(exchange, exchange.began):
+        if not plain and shell.core.late_request(exchange, began):
             await self._refuse(exchange, send)
             return
-        scope["graceful"] = exchange
-        token = exchange_var.set(exchange)
+        app = self.app
+        token = enter_context(exchange)
         try:
             if self._on_asyncio:
-                await self.app(scope, exchange.receive, exchange.send)
+                await app(scope, exchange.receive, exchange.send)
             else:
                 await exchange.run_scoped(self.app)
         except BaseException as error:
             if not exchange.forgives(error):
                 raise
         finally:
-            exchange_var.reset(token)
+            leave_context(token)
             # What follows is `Tracker.end`, in line.
             del live[exchange]
-            seconds = clock() - exchange.began
+            seconds = clock() - began
             if seconds < LONG or exchange.timed:
                 durations = shell.durations
                 durations.append(seconds)
@@ -171,18 +178,14 @@ class GracefulMiddleware:
                 exchange.uncancel()
                 if (on_end := shell.tracker.on_end) is not None:
                     on_end()
-            # Servers' `send` leads to the scope: what leads back from there would be a cycle, and
-            # cost a fifth of the throughput in work for the garbage collector.
-            del scope["graceful"]
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
-        if "graceful" in scope:  # wrapped twice by mistake: the outer one does it all
-            if kind == "lifespan":
-                self._say_wrapped_twice(scope["graceful"])
-            await self.app(scope, receive, send)
-        elif kind == "websocket":
+        if kind == "websocket" and not _within_another(scope):
             await self._websocket(scope, receive, send)
+        elif kind == "lifespan" and "graceful" in scope:
+            self._say_wrapped_twice(scope["graceful"])
+            await self.app(scope, receive, send)
         elif kind == "lifespan":
             scope["graceful"] = self
             self._state_is_shared = "state" in scope
@@ -234,7 +237,6 @@ class GracefulMiddleware:
             return
         tracker = shell.core.tracker
         tracker.begin(exchange, shell.clock())
-        scope["graceful"] = exchange
         scope.setdefault("state", {})["graceful"] = HANDLE
         token = exchange_var.set(exchange)
         try:
@@ -254,7 +256,7 @@ class GracefulMiddleware:
 
     async def _probed(self, scope: Scope, send: Send) -> bool:
         """Answer a probe; False when this is none, or one that the app answers."""
-        if self._probes is None:
+        if self._probes is None or _within_another(scope):
             return False
         probe = self._probes.match(scope["path"], scope.get("root_path", ""))
         if probe is None:
@@ -413,6 +415,17 @@ class _OneMoreServer:
         member, self._member = self._member, None
         if member is not None:
             current().leave(member)
+
+
+def _within_another(scope: Scope) -> bool:
+    """Whether a GracefulMiddleware further out has this request already, which then does it all.
+
+    Frameworks copy the scope on the way in, but hand the headers on as they are.
+    """
+    outer = exchange_var.get()
+    if not isinstance(outer, AsgiExchange) or outer not in outer.shell.live:
+        return False
+    return outer.scope is scope or outer.scope.get("headers", ()) is scope.get("headers")
 
 
 def _hooks(phase: HookPhase, given: OneOrMore | None) -> list[Hook]:

@@ -11,6 +11,7 @@ from starlette.requests import HTTPConnection
 
 from graceful._asgi_exchange import AsgiExchange
 from graceful.asgi import GracefulMiddleware
+from graceful.context import current_exchange
 
 __all__ = ["GracefulMiddleware", "exchange_of"]
 
@@ -21,7 +22,7 @@ def exchange_of(connection: HTTPConnection) -> AsgiExchange:
     Raises:
         LookupError: the app is not wrapped in GracefulMiddleware.
     """
-    exchange = connection.scope.get("graceful")
+    exchange = current_exchange()
     if not isinstance(exchange, AsgiExchange):
         raise LookupError("this app is not wrapped: app.add_middleware(GracefulMiddleware)")
     return exchange

@@ -40,14 +40,17 @@ BATCH: Final = 1024
 class Exchange:
     """One request and its response, in flight until the call of the app has returned.
 
-    No `__slots__`, and defaults on the class: an ordinary request then stores only what differs,
-    which is what keeps the middleware cheap. Shells subclass it.
+    Slots for what each request stores; defaults on the class, and a dictionary that most never
+    need, for what only a few do. That keeps the middleware cheap. Shells subclass it.
     """
+
+    __slots__ = ("__dict__", "__weakref__", "began")
 
     kind: Kind = "http"
     policy: Policy = "reconnect"
     """What a drain does to a stream: tell it to `reconnect`, or let it `finish`."""
-    began: float = 0.0
+    began: float
+    """When the app was called, by the clock of the shell."""
     told: bool = False
     """The farewell has been sent."""
     unwinding: bool = False

@@ -1,7 +1,9 @@
-"""One small Starlette app, bare and wrapped, for the throughput benchmark."""
+"""Small apps, bare and wrapped, for the throughput benchmark."""
 
 from __future__ import annotations
 
+from fastapi import FastAPI
+from pydantic import BaseModel
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -15,5 +17,28 @@ async def hello(request: Request) -> Response:
     return PlainTextResponse("hello\n")
 
 
+class Item(BaseModel):
+    """What an API answers."""
+
+    number: int
+    name: str
+    tags: list[str]
+    price: float
+
+
+def api() -> FastAPI:
+    """Return an API with one typed route: a parameter is parsed and the answer validated."""
+    app = FastAPI()
+
+    @app.get("/items/{number}")
+    async def item(number: int, q: str = "") -> Item:
+        return Item(number=number, name=q, tags=["a", "b"], price=1.5)
+
+    return app
+
+
 bare = Starlette(routes=[Route("/", hello)])
 wrapped = GracefulMiddleware(Starlette(routes=[Route("/", hello)]))
+
+bare_api = api()
+wrapped_api = GracefulMiddleware(api())

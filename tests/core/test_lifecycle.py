@@ -34,6 +34,7 @@ class Named(Exchange):
         self.kind = kind
         self.policy = policy
         self.path = path
+        self.began = T
 
     def describe(self) -> dict[str, str]:
         return {"method": "GET", "path": self.path, "client": "10.0.0.1:5000"}
@@ -693,7 +694,9 @@ def test_a_name_cannot_forge_a_log_line(path: str, name: str) -> None:
 
 def test_an_unnamed_exchange_has_an_empty_name() -> None:
     """The base class knows neither method nor path; no stray blank is left."""
-    assert draining().straggler(Exchange(), 106.0, stacks=False).name == ""
+    exchange = Exchange()
+    exchange.began = T
+    assert draining().straggler(exchange, 106.0, stacks=False).name == ""
 
 
 def test_the_report_of_a_clean_stop() -> None:

@@ -590,7 +590,8 @@ async def test_policy_finish_ends_at_the_deadline(world: World) -> None:
     exchanges: list[HttpExchange] = []
 
     async def handler(scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = scope["graceful"]
+        exchange = graceful.current_exchange()
+        assert isinstance(exchange, HttpExchange)
         exchange.finish()
         exchanges.append(exchange)
         await feed(*[b"data: x\n\n"] * 100)(scope, receive, send)
@@ -641,7 +642,7 @@ async def test_a_declared_stream_without_a_boundary(world: World) -> None:
     """Without one, the app sees its client leave and ends the response itself."""
 
     async def handler(scope: Scope, receive: Receive, send: Send) -> None:
-        scope["graceful"].declare_stream()
+        scope["state"]["graceful"].declare_stream()
         await receive()
         assert (await receive())["type"] == "http.disconnect"
         await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -672,7 +673,7 @@ async def test_a_declared_stream_with_a_promised_length(world: World) -> None:
     """A boundary is no licence to end a body short of its content-length."""
 
     async def handler(scope: Scope, receive: Receive, send: Send) -> None:
-        scope["graceful"].declare_stream(boundary=b"\n", farewell=b"bye\n")
+        scope["state"]["graceful"].declare_stream(boundary=b"\n", farewell=b"bye\n")
         start = {**EVENTS, "headers": [(b"content-length", b"15")]}
         await listening(start, b"1\n")(scope, receive, send)
 
@@ -691,7 +692,7 @@ async def test_a_declaration_in_the_middle_of_a_record(world: World) -> None:
     async def handler(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send(part(b"half "))
-        scope["graceful"].declare_stream(boundary=b"\n", farewell=b"bye\n")
+        scope["state"]["graceful"].declare_stream(boundary=b"\n", farewell=b"bye\n")
         await anyio.sleep(0.5)
         await send(part(b"whole\n"))
         await anyio.sleep_forever()
@@ -709,13 +710,13 @@ async def test_declaring_an_event_stream_keeps_it_one(world: World) -> None:
     """An SSE endpoint that also declares itself still gets the farewell of SSE, in any order."""
 
     async def before(scope: Scope, receive: Receive, send: Send) -> None:
-        scope["graceful"].declare_stream()
+        scope["state"]["graceful"].declare_stream()
         await feed(b"data: x\n\n")(scope, receive, send)
 
     async def after(scope: Scope, receive: Receive, send: Send) -> None:
         await send(dict(EVENTS))
         await send(part(b"data: x\n\n"))
-        scope["graceful"].declare_stream()
+        scope["state"]["graceful"].declare_stream()
         await anyio.sleep_forever()
 
     for handler in (before, after):
@@ -784,7 +785,7 @@ async def test_a_new_long_poll_in_draining_is_turned_away(world: World) -> None:
     """One that declares itself without a boundary sees its client leave."""
 
     async def handler(scope: Scope, receive: Receive, send: Send) -> None:
-        scope["graceful"].declare_stream()
+        scope["state"]["graceful"].declare_stream()
         await receive()
         assert (await receive())["type"] == "http.disconnect"
         await send({"type": "http.response.start", "status": 200, "headers": []})

@@ -614,7 +614,7 @@ async def test_a_cut_after_the_apps_own_close(world: World) -> None:
         await receive()
         await send(dict(ACCEPT))
         await send({"type": "websocket.close", "code": 4000})
-        scope["graceful"].finish()
+        scope["state"]["graceful"].finish()
         seen.append(await receive())
 
     app = GracefulMiddleware(app_of(handler), grace_period=10, propagation_delay=1)
@@ -692,7 +692,7 @@ async def test_cut_before_it_accepted(world: World) -> None:
     """Policy `finish` lets a handshake go on; at the deadline it is denied, not forgotten."""
 
     async def handler(scope: Scope, receive: Receive, send: Send) -> None:
-        scope["graceful"].finish()
+        scope["state"]["graceful"].finish()
         await receive()
         await anyio.sleep_forever()
 
