@@ -101,10 +101,20 @@ class Fleet:
 
     def sigterm(self, instance: Instance) -> Sigterm:
         """Send SIGTERM to `instance` and note when: a restart has begun."""
+        told = self._note(instance)
+        instance.terminate()
+        return told
+
+    def reload(self, instance: Instance) -> Sigterm:
+        """Send the signal on which `instance` replaces its workers; a new life has begun."""
+        told = self._note(instance)
+        instance.reload()
+        return told
+
+    def _note(self, instance: Instance) -> Sigterm:
         number = self.latest.restart + 1 if self.latest else 1
         self.latest = Sigterm(number, self.now())
         self._sigterms[instance.name, instance.life] = self.latest
-        instance.terminate()
         return self.latest
 
     def sigterm_of(self, name: str | None, life: int) -> Sigterm | None:

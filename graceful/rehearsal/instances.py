@@ -13,10 +13,12 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
+
+import psutil
 
 from .plan import Plan, PlanError, RehearsalError
 from .readiness import Answer, probe
@@ -126,6 +128,38 @@ class Instance:
         if self._process and self._process.returncode is None:
             self._process.terminate()
 
+    def workers(self) -> list[psutil.Process]:
+        """Return the processes that the main process has started to serve."""
+        if self._process is None:
+            return []
+        try:
+            children = psutil.Process(self._process.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            return []
+        return [child for child in children if not _is_helper(child)]
+
+    def reload(self) -> None:
+        """Send the reload signal to the main process only; what serves from here on is new."""
+        if self._process and self._process.returncode is None:
+            self._process.send_signal(signal.Signals[self._plan.signal_name])
+            self.life += 1
+
+    async def until_replaced(self, old: Sequence[psutil.Process], timeout: float) -> bool:
+        """Wait until none of the workers `old` runs; False = one still did after `timeout` seconds.
+
+        Raises:
+            RehearsalError: the signal has ended the instance.
+        """
+        limit = time.monotonic() + timeout
+        while any(map(_runs, old)):
+            if self.exit_code is not None:
+                name = self._plan.signal_name
+                raise RehearsalError(self._said(f"was ended by {name} ({self.exit_code})"))
+            if time.monotonic() > limit:
+                return False
+            await asyncio.sleep(READY_POLL)
+        return True
+
     async def until_exit(self, timeout: float) -> bool:
         """Wait for the exit of the main process; False = it still ran after `timeout` seconds."""
         assert self._process
@@ -164,6 +198,21 @@ class Instance:
         if self._process:
             await self._process.wait()
         self.phase = Phase.EXITED
+
+
+def _is_helper(process: psutil.Process) -> bool:
+    """Whether `process` is that of multiprocessing, which outlives every worker."""
+    try:
+        return any("multiprocessing.resource_tracker" in word for word in process.cmdline())
+    except psutil.NoSuchProcess:
+        return True
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +44,11 @@ class Plan:
     """How one instance is started, word by word; every '{port}' is replaced by its port."""
     instances: int = _option(2, "How many instances stand behind the balancer.")
     rolls: int = _option(1, "How often every instance is restarted; 0 = load only, a control.")
+    reload_signal: str = _option(
+        "",
+        "Signal (HUP) on which an instance replaces its workers by itself; sent in the place of "
+        "SIGTERM, and no instance is restarted.",
+    )
     duration: float = _option(5.0, "Seconds of load where there are no rolls.")
     rate: float = _option(100.0, "Requests per second, all kinds together, on a fixed schedule.")
     websockets: int = _option(0, "How many WebSocket clients stay connected.")
@@ -74,7 +80,9 @@ class Plan:
     message_interval: float = _option(0.5, "Seconds between two messages of a WebSocket client.")
     reconnect_cap: float = _option(2.0, "Longest delay in seconds that a told client waits.")
     start_timeout: float = _option(30.0, "Seconds that an instance may take to become ready.")
-    kill_after: float = _option(35.0, "Seconds from SIGTERM to SIGKILL.")
+    kill_after: float = _option(
+        35.0, "Seconds from SIGTERM to SIGKILL; the longest a reload may take."
+    )
     warmup: float = _option(1.0, "Seconds of load before the first SIGTERM.")
     settle: float = _option(0.5, "Seconds between two restarts.")
     tail: float = _option(1.0, "Seconds of load after the last restart.")
@@ -94,6 +102,7 @@ class Plan:
         object.__setattr__(self, "command", tuple(self.command))
         self._check_numbers()
         self._check_paths()
+        self._check_signal()
 
     def _check_command(self) -> None:
         if isinstance(self.command, str):
@@ -130,6 +139,19 @@ class Plan:
         for name, path in (("websockets", self.websocket_path), ("sse", self.sse_path)):
             if getattr(self, name) and not path:
                 raise PlanError(f"{name} = {getattr(self, name)}, but its path is left out")
+
+    def _check_signal(self) -> None:
+        if self.reload_signal and self.signal_name not in signal.Signals.__members__:
+            raise PlanError(f"reload_signal = {self.reload_signal!r}: give a name such as HUP")
+
+    @property
+    def signal_name(self) -> str:
+        """What an instance is sent, such as 'SIGTERM'."""
+        return (
+            f"SIG{self.reload_signal.upper().removeprefix('SIG')}"
+            if self.reload_signal
+            else "SIGTERM"
+        )
 
     @property
     def kinds(self) -> Mapping[Kind, str]:

@@ -54,7 +54,11 @@ class StreamRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class Restart:
-    """One instance, stopped by SIGTERM and started again."""
+    """One instance, stopped by SIGTERM and started again; or reloaded by another signal.
+
+    Of a reload `exit` is when the last of the old workers had gone, and `left_behind` that one was
+    still there when the wait for it ended.
+    """
 
     number: int
     roll: int
@@ -75,6 +79,8 @@ class Restart:
     """Whether SIGKILL was needed."""
     left_behind: bool
     """Whether processes of its group outlived the main process (they were killed)."""
+    not_ready: int
+    """Readiness answers other than 200 until then: a restart has some, a reload should not."""
     ready: float
     """To the first 200 of the new process."""
     in_rotation: float
@@ -98,6 +104,8 @@ class Result:
 
     command: str
     balancer: str
+    signal: str
+    """What the instances were sent, 'SIGTERM' or that of a reload."""
     seconds: float
     requests: Mapping[str, Mapping[str, int]]
     """Kind of request → outcome → how many."""
@@ -156,11 +164,20 @@ class Result:
         return sum(restart.killed for restart in self.restarts)
 
     @property
+    def not_ready(self) -> int:
+        """Readiness answers other than 200 during reloads."""
+        return 0 if self.signal == "SIGTERM" else sum(r.not_ready for r in self.restarts)
+
+    @property
+    def stayed(self) -> int:
+        """Reloads that left an old worker behind."""
+        return 0 if self.signal == "SIGTERM" else sum(r.left_behind for r in self.restarts)
+
+    @property
     def ok(self) -> bool:
         """Whether nothing at all was lost."""
-        return not (
-            self.lost or self.messages_lost or self.streams_cut or self.stranded or self.killed
-        )
+        lost = self.lost or self.messages_lost or self.streams_cut or self.stranded
+        return not (lost or self.killed or self.not_ready or self.stayed)
 
     @property
     def verdict(self) -> str:
@@ -172,6 +189,10 @@ class Result:
             parts.append(f"{self.streams_moved:,} of {self.streams_ended:,} streams moved")
         if self.stranded:
             parts.append(f"{self.stranded:,} stream clients could not reconnect")
+        if self.not_ready:
+            parts.append(f"{self.not_ready:,} readiness answers other than 200")
+        if self.stayed:
+            parts.append(f"{self.stayed} of {len(self.restarts)} reloads left an old worker behind")
         if self.killed:
             parts.append(f"{self.killed} of {len(self.restarts)} instances needed SIGKILL")
         return ", ".join(parts)

@@ -2,6 +2,7 @@
 
 One restart: SIGTERM to the main process, wait for its exit, a new process on the same port, wait
 until it is ready and chosen again. The next one begins only then.
+One reload: another signal to the main process, wait until the workers that it had are gone.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from .balancers import Balancer
 from .client import Fleet, Sigterm
 from .instances import Instance, Phase
+from .plan import RehearsalError
 from .result import Restart, StreamRecord, largest_slot_share
 from .streams import StreamClients
 from .tally import Tally
@@ -37,6 +39,7 @@ class _Stop:
     exit_code: int
     killed: bool
     left_behind: bool
+    not_ready: int
     ready: float
     in_rotation: float
 
@@ -58,7 +61,8 @@ class Roller:
         """Restart every instance, `rolls` times."""
         for roll in range(1, self._plan.rolls + 1):
             for instance in self._fleet.instances:
-                self.stops.append(await self._restart(instance, roll))
+                stop = self._reload if self._plan.reload_signal else self._restart
+                self.stops.append(await stop(instance, roll))
                 await asyncio.sleep(self._plan.settle)
 
     async def _restart(self, instance: Instance, roll: int) -> _Stop:
@@ -82,8 +86,46 @@ class Roller:
             exit_code=exit_code,
             killed=killed,
             left_behind=left_behind,
+            not_ready=watch.not_ready,
             ready=ready_at - sigterm.at,
             in_rotation=self._fleet.now() - sigterm.at,
+        )
+
+    async def _reload(self, instance: Instance, roll: int) -> _Stop:
+        name, old = self._plan.signal_name, instance.workers()
+        if not old:
+            raise RehearsalError(
+                f"{instance.name} has no worker processes that {name} could replace"
+            )
+        watch = Watch(self._fleet, instance, lambda text: self._say(instance, text))
+        await watch.start()
+        try:
+            signalled = self._fleet.reload(instance)
+            watch.begin(signalled)
+            self._say(instance, f"{name} sent (reload {signalled.restart})")
+            replaced = await instance.until_replaced(old, self._plan.kill_after)
+        finally:
+            await watch.stop()
+        seconds = self._fleet.now() - signalled.at
+        state = "has replaced its workers" if replaced else "still has old workers"
+        self._say(instance, f"{state} after {seconds:.2f} s")
+        await self._balancer.until_steady(instance.name)
+        self._say_back(instance, signalled.restart)
+        return _Stop(
+            number=signalled.restart,
+            roll=roll,
+            instance=instance.name,
+            sigterm_at=signalled.at,
+            readiness_flip=_since(watch.unready_at, signalled),
+            refused=_since(watch.refused_at, signalled),
+            last_request=None,
+            exit=seconds,
+            exit_code=0,
+            killed=False,
+            left_behind=not replaced,
+            not_ready=watch.not_ready,
+            ready=seconds,
+            in_rotation=self._fleet.now() - signalled.at,
         )
 
     async def _terminate(self, instance: Instance, watch: Watch) -> tuple[Sigterm, bool]:

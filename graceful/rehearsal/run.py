@@ -210,6 +210,7 @@ class _Performance:
         return Result(
             command=shlex.join(self._plan.command),
             balancer=self._plan.balancer,
+            signal=self._plan.signal_name,
             seconds=self._fleet.now(),
             requests=tally.requests(),
             latency=tally.latency(),

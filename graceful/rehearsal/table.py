@@ -27,9 +27,9 @@ def print_result(result: Result, console: Console) -> None:
 def _tables(result: Result) -> Iterator[Table]:
     yield _requests(result)
     if result.restarts:
-        yield _restarts(result.restarts)
+        yield _restarts(result)
     if result.streams_ended:
-        yield _farewells(result.restarts)
+        yield _farewells(result)
     if result.streams:
         yield _streams(result)
 
@@ -49,21 +49,23 @@ def _requests(result: Result) -> Table:
     return table
 
 
-def _restarts(restarts: Sequence[Restart]) -> Table:
-    table = _table("Restarts, seconds from SIGTERM to …")
-    for heading in ["", "unready", "refusing", "last request", "exit", "chosen", "status", "lost"]:
+def _restarts(result: Result) -> Table:
+    name, restarts = result.signal, result.restarts
+    what, end = ("Restarts", "exit") if name == "SIGTERM" else ("Reloads", "old ones gone")
+    table = _table(f"{what}, seconds from {name} to …")
+    for heading in ["", "unready", "refusing", "last request", end, "chosen", "status", "lost"]:
         table.add_column(heading, justify="right")
     for restart in restarts:
         table.add_row(*_restart(restart), style="" if _good(restart) else "red")
     return table
 
 
-def _farewells(restarts: Sequence[Restart]) -> Table:
-    table = _table("Farewells, seconds from SIGTERM to …")
+def _farewells(result: Result) -> Table:
+    table = _table(f"Farewells, seconds from {result.signal} to …")
     headings = ["", "first", "last", "last end", "told", "moved", "in one 100 ms slot", "lost"]
     for heading in headings:
         table.add_column(heading, justify="right")
-    for restart in restarts:
+    for restart in result.restarts:
         table.add_row(*_farewell(restart), style="red" if restart.streams_cut else "")
     return table
 

@@ -30,6 +30,8 @@ class Watch:
     def __init__(self, fleet: Fleet, instance: Instance, say: Callable[[str], None]) -> None:
         self.unready_at: float | None = None
         self.refused_at: float | None = None
+        self.not_ready = 0
+        """Answers other than 'ready' since the signal, and questions without one."""
         self._fleet = fleet
         self._instance = instance
         self._say = say
@@ -61,6 +63,7 @@ class Watch:
             if self._sigterm is not None:
                 # A flip is known when it is received, silence since the question was asked.
                 now = asked_at if answer is Answer.SILENT else self._fleet.now()
+                self.not_ready += answer is not Answer.READY
                 self._note(answer, max(now, self._sigterm.at), self._sigterm.at)
             seen = self.unready_at or self.refused_at
             await asyncio.sleep(CALM if seen else QUICK)

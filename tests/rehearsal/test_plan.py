@@ -30,6 +30,7 @@ def test_the_port_is_put_into_every_word() -> None:
         ({"lag": float("nan")}, "lag = nan"),
         ({"kill_after": float("inf")}, "kill_after = inf"),
         ({"probe_interval": 0.0}, "probe_interval = 0"),
+        ({"reload_signal": "HUB"}, "reload_signal = 'HUB'"),
         ({"quick_path": "index"}, "quick_path = 'index'"),
         ({"quick_path": "/a\r\nX: y"}, "quick_path = "),
         ({"readiness_path": ""}, "readiness_path = ''"),
@@ -53,3 +54,10 @@ def test_the_time_limit_has_room_for_every_wait() -> None:
     plan = Plan(command=COMMAND, rolls=3, instances=2)
     assert plan.limit > 3 * 2 * (plan.kill_after + plan.start_timeout)
     assert Plan(command=COMMAND, time_limit=9.0).limit == 9.0
+
+
+@pytest.mark.parametrize("given", ["HUP", "hup", "SIGHUP"])
+def test_a_signal_has_many_names(given: str) -> None:
+    """As `kill` has it."""
+    assert Plan(command=COMMAND, reload_signal=given).signal_name == "SIGHUP"
+    assert Plan(command=COMMAND).signal_name == "SIGTERM"

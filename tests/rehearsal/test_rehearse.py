@@ -147,3 +147,32 @@ def test_the_time_limit_ends_it() -> None:
     plan = Plan(command=STUBBORN, readiness_path="/", rate=0, rolls=0, duration=60, time_limit=1)
     with pytest.raises(RehearsalError, match=r"not over after 1 s \(time_limit\)"):
         rehearse(plan)
+
+
+def test_a_bare_reload_cuts_streams() -> None:
+    """On HUP uvicorn replaces its workers one by one, in place."""
+    view = RecordingView()
+    command = (*BARE, "--workers", "2")
+    plan = Plan(command=command, instances=1, reload_signal="HUP", rate=40, sse=4, tail=0.3)
+    result = rehearse(plan, view)
+    (reload,) = result.restarts
+    assert result.signal == "SIGHUP"
+    assert reload.streams_cut == 4
+    assert (reload.not_ready, reload.left_behind) == (0, False)
+    assert not result.ok
+    assert any("has replaced its workers after" in text for text in view.events)
+
+
+def test_a_reload_that_ends_the_instance_is_no_reload() -> None:
+    """A process that does not know the signal dies of it."""
+    command = (sys.executable, "-m", "tests.rehearsal.parent", "{port}")
+    plan = Plan(command=command, instances=1, reload_signal="USR1", rate=0, start_timeout=20)
+    with pytest.raises(RehearsalError, match="was ended by SIGUSR1"):
+        rehearse(plan)
+
+
+def test_a_process_without_workers_can_not_reload() -> None:
+    """There would be nothing to see."""
+    plan = Plan(command=BARE, instances=1, reload_signal="HUP", rate=0)
+    with pytest.raises(RehearsalError, match="has no worker processes that SIGHUP could replace"):
+        rehearse(plan)

@@ -107,3 +107,16 @@ def test_the_whole_result_is_json() -> None:
     assert plain["losses"][0]["outcome"] == "reset"
     assert plain["restarts"][0]["readiness_flip"] == 0.012
     assert plain["streams"][0]["ended"] == "close 1012"
+
+
+def test_a_reload_must_not_show() -> None:
+    """The port stays served: readiness that fails, or a worker that stays, is a finding."""
+    calm = replace(RESTART, not_ready=0)
+    assert replace(CLEAN, signal="SIGHUP", restarts=[calm]).ok
+    flipped = replace(CLEAN, signal="SIGHUP", restarts=[replace(calm, not_ready=3), calm])
+    assert not flipped.ok
+    assert "3 readiness answers other than 200" in flipped.verdict
+    stuck = replace(CLEAN, signal="SIGHUP", restarts=[replace(calm, left_behind=True), calm])
+    assert not stuck.ok
+    assert "1 of 2 reloads left an old worker behind" in stuck.verdict
+    assert replace(CLEAN, restarts=[RESTART]).ok, "a restart has to be unready"
