@@ -30,7 +30,7 @@ RUNTIME = {"anyio", "asgiref", "structlog"}
 EXTRAS = {
     "graceful._trio": {"trio"},
     "graceful.cli": {"click", "rich"},
-    "graceful.rehearsal": {"aiohttp", "click", "rich"},
+    "graceful.rehearsal": {"aiohttp", "click", "psutil", "rich"},
 }
 
 WAITS = {
