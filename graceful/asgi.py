@@ -62,6 +62,9 @@ class GracefulMiddleware:
     where there is no lifespan, readiness and every request.
     """
 
+    written_at = ""
+    """Where the keywords were written, for messages; empty = in a call of the class."""
+
     def __init__(
         self,
         app: App,
@@ -103,7 +106,7 @@ class GracefulMiddleware:
                 *_hooks("drain", on_drain),
                 *_hooks("cleanup", on_cleanup),
             )
-            self.settings = load(settings, source=f"{type(self).__name__}(...)")
+            self.settings = load(settings, source=self.written_at or f"{type(self).__name__}(...)")
             self._probes = Probes(
                 self.settings, self._checks, self.lifecycle.publish, self.lifecycle.clock
             )
@@ -131,7 +134,7 @@ class GracefulMiddleware:
             return
         shell = self._shell
         if shell is None:
-            if _within_another(scope):
+            if within_another(scope):
                 await self.app(scope, receive, send)
                 return
             shell = self._entered()
@@ -181,7 +184,7 @@ class GracefulMiddleware:
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
-        if kind == "websocket" and not _within_another(scope):
+        if kind == "websocket" and not within_another(scope):
             await self._websocket(scope, receive, send)
         elif kind == "lifespan" and "graceful" in scope:
             self._say_wrapped_twice(scope["graceful"])
@@ -198,7 +201,7 @@ class GracefulMiddleware:
         else:  # a kind that is yet to be invented
             await self.app(scope, receive, send)
 
-    def _say_wrapped_twice(self, outer: GracefulMiddleware) -> None:
+    def _say_wrapped_twice(self, outer: GracefulMiddleware | Lifecycle) -> None:
         """Say what has no effect because another middleware is wrapped around this one."""
         lost = [str(self.error)] if self.error else self.settings.differences(outer.settings)
         lost += ["checks"] * bool(self._checks) + ["hooks"] * bool(self._hooks)
@@ -256,7 +259,7 @@ class GracefulMiddleware:
 
     async def _probed(self, scope: Scope, send: Send) -> bool:
         """Answer a probe; False when this is none, or one that the app answers."""
-        if self._probes is None or _within_another(scope):
+        if self._probes is None or within_another(scope):
             return False
         probe = self._probes.match(scope["path"], scope.get("root_path", ""))
         if probe is None:
@@ -417,7 +420,7 @@ class _OneMoreServer:
             current().leave(member)
 
 
-def _within_another(scope: Scope) -> bool:
+def within_another(scope: Scope) -> bool:
     """Whether a GracefulMiddleware further out has this request already, which then does it all.
 
     Frameworks copy the scope on the way in, but hand the headers on as they are.
