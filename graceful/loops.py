@@ -25,7 +25,6 @@ __all__ = [
     "await_chain",
     "current_loop",
     "format_frames",
-    "format_task",
     "frames_of",
     "report_crash",
     "thread_working_for",
@@ -195,12 +194,6 @@ class AsyncioInterrupt:
 def report_crash(error: Exception) -> None:
     """Log that a task or callback of ours failed: nobody awaits it who could."""
     logging.getLogger("graceful").error("a task of graceful's own failed", exc_info=error)
-
-
-def format_task(task: object) -> str:
-    """Return the await chain of a task as a traceback without locals, innermost last."""
-    get_coro = getattr(task, "get_coro", lambda: getattr(task, "coro", None))  # asyncio, trio
-    return format_frames(await_chain(get_coro()))
 
 
 def await_chain(coroutine: object) -> list[FrameType]:

@@ -32,7 +32,7 @@ BACKSTOP_AFTER: Final = 0.8
 
 
 class Watchdog:
-    """Leaves with `os._exit` at a given time unless it is disarmed before.
+    """Leaves with `os._exit` at a given time unless it stands down before.
 
     Args:
         log_report: makes the last report and logs it; may block, may be slow.
@@ -77,13 +77,6 @@ class Watchdog:
             self._deadline = min(self._deadline, time.monotonic() + limit)
         self._changed.set()
 
-    def disarm(self) -> None:
-        """Forget everything and end the thread."""
-        self._deadline = float("inf")
-        if self._thread is not None:
-            self._close()
-        self._changed.set()
-
     def _close(self) -> None:
         faulthandler.cancel_dump_traceback_later()
         stderr, self._stderr = self._stderr, None
@@ -92,8 +85,6 @@ class Watchdog:
 
     def _run(self) -> None:
         while (left := self._deadline - time.monotonic()) > 0:
-            if left == float("inf"):
-                return
             self._changed.wait(left)
             self._changed.clear()
         # CPython marks the main thread as over before it joins the others at interpreter exit.

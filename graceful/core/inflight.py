@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Final, Literal
 
 __all__ = [
@@ -237,7 +237,3 @@ class Tracker:
     def streams(self) -> list[Exchange]:
         """Return the streams in flight, oldest first."""
         return [exchange for exchange in tuple(self.live) if exchange.is_stream]
-
-    def ordinary(self) -> Iterator[Exchange]:
-        """Yield the exchanges in flight that are not streams, oldest first."""
-        return (exchange for exchange in tuple(self.live) if not exchange.is_stream)

@@ -116,26 +116,15 @@ def test_whoever_waits_hears_of_each_end() -> None:
     assert seen == [1]
 
 
-def test_streams_and_ordinary_exchanges_are_listed_oldest_first() -> None:
-    """Each exchange is in exactly one of the two lists, by its kind at that moment."""
+def test_streams_are_listed_oldest_first() -> None:
+    """By the kind that each exchange has at that moment."""
     tracker = Tracker()
     made = [exchange(kind) for kind in ("http", "sse", "http", "websocket")]
     for at, each in enumerate(made):
         tracker.begin(each, float(at))
     assert tracker.streams() == [made[1], made[3]]
-    assert list(tracker.ordinary()) == [made[0], made[2]]
     made[0].kind = "stream"
     assert tracker.streams() == [made[0], made[1], made[3]]
-
-
-def test_a_list_of_what_is_in_flight_survives_ends_while_it_is_walked() -> None:
-    """Cutting one exchange may end another; the walk goes on over what was there."""
-    tracker = Tracker()
-    for _ in range(3):
-        tracker.begin(exchange(), 0.0)
-    for each in tracker.ordinary():
-        tracker.end(each, 1.0)
-    assert len(tracker) == 0
 
 
 def test_a_hold_keeps_the_process_until_it_is_released() -> None:

@@ -430,7 +430,7 @@ class Life(RuleBasedStateMachine):
         tracker = self.core.tracker
         assert list(tracker.live) == self.live
         assert len(tracker) == len(self.live) + len(self.holds)
-        assert {*tracker.streams(), *tracker.ordinary()} == {*self.live}
+        assert tracker.streams() == [each for each in self.live if each.is_stream]
 
     @invariant()
     def a_report_can_be_made_at_any_time(self) -> None:

@@ -27,7 +27,7 @@ from graceful.loops import (
     Loop,
     await_chain,
     current_loop,
-    format_task,
+    format_frames,
     thread_working_for,
 )
 
@@ -634,7 +634,7 @@ def test_a_task_is_shown_as_a_traceback_without_locals(run: Run) -> None:
 
             tasks.start_soon(work)
             await anyio.wait_all_tasks_blocked()
-            texts.append(format_task(found[0]))
+            texts.append(format_frames(await_chain(coroutine_of(found[0]))))
             tasks.cancel_scope.cancel()
         return texts[0]
 
@@ -652,10 +652,15 @@ def this_task() -> object:
     return asyncio.current_task()
 
 
+def coroutine_of(task: object) -> object:
+    """Return what a native task runs."""
+    return task.get_coro() if isinstance(task, asyncio.Task) else getattr(task, "coro", None)
+
+
 def test_what_is_no_task_has_no_stack() -> None:
     """A report about something unknown is empty rather than an error."""
-    assert format_task(object()) == ""
-    assert await_chain(None) == []
+    assert await_chain(None) == await_chain(object()) == []
+    assert format_frames([]) == ""
 
 
 def test_a_finished_coroutine_has_no_stack(run: Run) -> None:

@@ -129,25 +129,10 @@ def test_a_deadline_that_has_passed() -> None:
     assert run(f"armed(-5)\n{FOREVER}").status == 70
 
 
-def test_disarmed() -> None:
-    """Once disarmed it lets the process live, and its thread is gone."""
-    ended = run("""
-w = armed(0.2)
-w.disarm()
-w._thread.join(5)
-print([t.name for t in threading.enumerate()])
-time.sleep(1.5)
-print("alive")
-""")
-    assert (ended.status, ended.stderr) == (0, "")
-    assert ended.stdout == "['MainThread']\nalive\n"
-
-
 def test_never_armed() -> None:
     """Without a signal there is nothing to stand down from."""
     watchdog = Watchdog(lambda: None, lambda: "")
     watchdog.stand_down(clean=True, limit=0.5)
-    watchdog.disarm()
     assert "graceful-exit" not in [t.name for t in threading.enumerate()]
 
 
