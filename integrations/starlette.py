@@ -7,7 +7,12 @@ catch; the settings error of a constructor inside the lifespan call is kept and 
 
 from __future__ import annotations
 
-from starlette.requests import HTTPConnection
+try:
+    from starlette.requests import HTTPConnection
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        f"{error}: pip install 'graceful-drain[starlette]'", name=error.name
+    ) from error
 
 from graceful._asgi_exchange import AsgiExchange
 from graceful.asgi import GracefulMiddleware

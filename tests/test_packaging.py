@@ -54,3 +54,6 @@ def test_an_installed_wheel_can_be_imported(built: Path, tmp_path: Path) -> None
     )
     assert asked.returncode == 2
     assert "pip install 'graceful-drain[rehearsal]'" in asked.stderr
+    wants = "import graceful.integrations.starlette"
+    told = subprocess.run([python, "-c", wants], capture_output=True, text=True)
+    assert told.stderr.splitlines()[-1].endswith("pip install 'graceful-drain[starlette]'")

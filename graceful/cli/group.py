@@ -13,7 +13,7 @@ from . import missing_extra
 __all__ = ["graceful"]
 
 REHEARSE = "rehearse"
-EXTRAS = frozenset({"aiohttp", "rich"})
+EXTRAS = frozenset({"aiohttp", "psutil", "rich"})
 """What `rehearse` needs besides click."""
 
 
