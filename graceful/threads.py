@@ -1,0 +1,120 @@
+"""An event loop for code that has none of its own, and threads that are threads under gevent too.
+
+WSGI servers have no loop on which a drain could be driven, so it gets one in a thread. Under
+gevent's monkey patching `threading.Thread` makes greenlets: a loop in one of those would be stopped
+by whatever blocks the hub, and, worse, `asyncio.get_running_loop` would find it in every greenlet
+of the thread (Django refuses its ORM then, `asyncio.run` anything). So the thread, the lock that
+waits for it and the selector are those from before the patching, by gevent's public `get_original`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+from collections.abc import Awaitable, Callable, Iterable
+from importlib import import_module
+from typing import Any, Final
+
+from .loops import AsyncioInterrupt, AsyncioLoop, Interrupt
+
+__all__ = ["ThreadLoop", "original", "start_daemon"]
+
+LAST_TURN: Final = 1.0
+"""Seconds in which the thread of a closed loop has ended, if its tasks let it."""
+
+
+class ThreadLoop:
+    """An asyncio loop in one daemon thread, which is started when there is something to run."""
+
+    name = "thread"
+
+    def __init__(self) -> None:
+        self._lock = _lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._running: AsyncioLoop | None = None
+        self._over = _lock()
+        self._closed = False
+
+    def soon(self, callback: Callable[[], object]) -> bool:
+        running = self._started()
+        return running is not None and running.soon(callback)
+
+    def spawn(self, job: Callable[[], Awaitable[None]]) -> None:
+        assert self._running is not None, "only code on the loop spawns"
+        self._running.spawn(job)
+
+    def interrupt(self) -> Interrupt:
+        return AsyncioInterrupt()
+
+    def tasks(self) -> Iterable[asyncio.Task[Any]]:
+        return () if self._running is None else self._running.tasks()
+
+    def is_current(self) -> bool:
+        return self._running is not None and self._running.is_current()
+
+    def is_alive(self) -> bool:
+        """Whether it can run something: also before its thread has been started."""
+        return not self._closed
+
+    def close(self) -> None:
+        """End the thread; what still runs on it is cancelled. From any thread, also twice."""
+        with self._lock:
+            closed, self._closed = self._closed, True
+            loop = self._loop
+        if closed or loop is None:
+            return
+        current = self.is_current()
+        loop.call_soon_threadsafe(loop.stop)
+        if not current:
+            self._over.acquire(timeout=LAST_TURN)
+
+    def _started(self) -> AsyncioLoop | None:
+        """Return the loop, None when it has been closed."""
+        if self._running is None:
+            with self._lock:
+                if self._running is None and not self._closed:
+                    self._start()
+        return None if self._closed else self._running
+
+    def _start(self) -> None:
+        ready = _lock()
+        ready.acquire()
+        self._over.acquire()
+        start_daemon(lambda: self._run(ready.release), "graceful-loop")
+        ready.acquire()  # until there is a loop: less than a millisecond
+        assert self._loop is not None
+        self._running = AsyncioLoop(self._loop)
+
+    def _run(self, ready: Callable[[], object]) -> None:
+        selector: Any = original("selectors", "DefaultSelector")()
+        with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selector)) as runner:
+            self._loop = runner.get_loop()
+            ready()
+            self._loop.run_forever()
+        self._over.release()
+
+
+def start_daemon(run: Callable[[], object], name: str) -> None:
+    """Run `run` in a daemon thread of the operating system."""
+    if _patched():
+        original("_thread", "start_new_thread")(run, ())
+    else:
+        threading.Thread(target=run, name=name, daemon=True).start()
+
+
+def original(module: str, name: str) -> Any:
+    """Return `name` of `module` as it was before gevent patched it, if it did."""
+    if _patched():
+        return sys.modules["gevent.monkey"].get_original(module, name)
+    return getattr(import_module(module), name)
+
+
+def _patched() -> bool:
+    monkey = sys.modules.get("gevent.monkey")
+    return monkey is not None and bool(monkey.is_module_patched("threading"))
+
+
+def _lock() -> Any:
+    """Return a lock that threads of the operating system can hand to each other."""
+    return original("_thread", "allocate_lock")()
