@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Generator
 from pathlib import Path
 from typing import BinaryIO
@@ -216,3 +217,41 @@ def test_a_reload_waits_for_nothing(tmp_path: Path) -> None:
         assert server.get("/").status == 200
         server.send_signal(signal.SIGINT)
         assert server.wait(LIMIT) == 0
+
+
+# -- requests that come late ---------------------------------------------------------------------
+
+
+def test_a_request_that_would_be_cut_is_refused_at_once() -> None:
+    """Half of the requests here have needed longer than the drain has left."""
+    env = settings(propagation_delay=0.2, drain_timeout=1.5, stream_window=0.2, linger=0.2)
+    with (
+        launch(UVICORN, APP, env=env) as server,
+        contextlib.closing(server.client()) as long,
+        contextlib.closing(server.client()) as stuck,
+        contextlib.closing(server.client()) as late,
+    ):
+        long.begin_upload("/upload", b"a", length=2)
+        time.sleep(1.6)  # how long a request takes here is what this test is about
+        long.upload(b"b")
+        assert long.reply().status == 200
+        stuck.ask("GET", "/stuck")
+        server.terminate()
+        server.log.wait_event("draining")
+        reply = late.get("/")
+        assert (reply.status, reply.headers["retry-after"], reply.closes) == (503, "1", True)
+        assert server.wait(LIMIT) == 70  # the stuck one was cut
+        assert server.log.report()["late_refused"] == "1"
+
+
+def test_a_delay_that_was_too_short_is_told() -> None:
+    """Requests still came when it ended: the balancer had not moved on."""
+    env = settings(propagation_delay=1, stream_window=0.2, linger=0.2)
+    with launch(UVICORN, APP, env=env) as server:
+        server.terminate()
+        server.log.wait_event("lame duck")
+        while not server.log.events("draining"):
+            with contextlib.suppress(OSError):
+                server.get("/")
+        assert server.wait(LIMIT) == 0
+        assert "the balancer had not moved, raise it" in server.log.text
