@@ -18,7 +18,7 @@ DELAY = 2.5
 STREAMS = 10
 """Of each kind; with 100 requests/s on two instances."""
 
-BALANCERS = ("internal", "haproxy")
+BALANCERS = ("internal", "internal-l4", "haproxy")
 
 
 def plan(balancer: str, app: str, **options: Any) -> Plan:
@@ -37,7 +37,7 @@ def plan(balancer: str, app: str, **options: Any) -> Plan:
 
 def need(balancer: str) -> None:
     """Skip where a balancer is not installed, but fail in CI, which has to install it."""
-    if balancer == "internal" or shutil.which(balancer):
+    if balancer.startswith("internal") or shutil.which(balancer):
         return
     if os.environ.get("CI") == "true":
         pytest.fail(f"{balancer} is not installed, and CI=true says that it must be")
