@@ -8,9 +8,10 @@ path, which is written for speed: one object for a request, no coroutine of its 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Unpack
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Unpack
 
+from ._arguments import OneOrMore, callables, hooks
 from ._asgi_exchange import AsgiExchange, Farewell, Shell
 from ._asgi_http import HttpExchange, answer
 from ._asgi_lifespan import serve_lifespan
@@ -22,7 +23,7 @@ from .core.farewell import checked_event_name
 from .core.inflight import BATCH, LONG
 from .core.phases import Phase
 from .core.records import Notice
-from .driver import Hook, HookPhase
+from .driver import Hook
 from .lifecycle import Lifecycle, Member, current
 from .loops import AsyncioLoop, Loop, current_loop
 from .observers import Observer
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
     from .probe_server import ProbeServer
 
 __all__ = ["GracefulMiddleware"]
-
-OneOrMore = Callable[[], object] | Sequence[Callable[[], object]]
 
 # A global is found faster than an attribute.
 SERVING = Phase.SERVING
@@ -100,12 +99,8 @@ class GracefulMiddleware:
         try:
             checked_event_name(sse_event)
             self.farewell = _farewell(farewell)
-            self._observers = tuple(_callables("observers", observers))
-            self._hooks = (
-                *_hooks("lame_duck", on_lame_duck),
-                *_hooks("drain", on_drain),
-                *_hooks("cleanup", on_cleanup),
-            )
+            self._observers = tuple(callables("observers", observers))
+            self._hooks = hooks(lame_duck=on_lame_duck, drain=on_drain, cleanup=on_cleanup)
             self.settings = load(settings, source=self.written_at or f"{type(self).__name__}(...)")
             self._probes = Probes(
                 self.settings, self._checks, self.lifecycle.publish, self.lifecycle.clock
@@ -429,29 +424,6 @@ def within_another(scope: Scope) -> bool:
     if not isinstance(outer, AsgiExchange) or outer not in outer.shell.live:
         return False
     return outer.scope is scope or outer.scope.get("headers", ()) is scope.get("headers")
-
-
-def _hooks(phase: HookPhase, given: OneOrMore | None) -> list[Hook]:
-    return [Hook(phase, hook) for hook in _callables(f"on_{phase}", given)]
-
-
-def _callables(name: str, given: object) -> list[Any]:
-    """Return one callable or several as a list.
-
-    Raises:
-        SettingsError: it has an entry that can't be called.
-    """
-    if given is None:
-        return []
-    found: list[Any] = []
-    if callable(given) or isinstance(given, str) or not isinstance(given, Iterable):
-        found.append(given)
-    else:
-        found += given
-    for entry in found:
-        if not callable(entry):
-            raise SettingsError(f"{name} = {entry!r}: give a callable, or a list of callables")
-    return found
 
 
 def _farewell(given: Farewell) -> Farewell:

@@ -56,6 +56,8 @@ class Member:
     receive: object = None
     """The server's `receive` of its lifespan."""
     server: Server = field(default_factory=PlainServer)
+    guest: bool = False
+    """It brings hooks and settings to the life of others, takes no signals, and ends with them."""
 
     @property
     def alive(self) -> bool:
@@ -214,8 +216,10 @@ class Lifecycle:
 
     @property
     def servers(self) -> list[tuple[Server, Loop]]:
-        """The servers of the apps that are alive, each with its loop."""
-        return [(m.server, m.loop) for m in self._members if m.alive]
+        """The servers of the apps that are alive, each with its loop; a guest knows of none."""
+        alive = [m for m in self._members if m.alive]
+        hosts = [m for m in alive if not m.guest]
+        return [(m.server, m.loop) for m in hosts or alive]
 
     def join(self, member: Member) -> None:
         """An app begins to take part. The first one begins a life.
@@ -256,6 +260,8 @@ class Lifecycle:
 
     def _attach(self, member: Member) -> None:
         """Find the server of `member` and take the signals, where there are any to take."""
+        if member.guest:
+            return
         main = in_main_thread()
         handler = signal.getsignal(signal.SIGTERM) if main else None
         server = detect(handler, member.receive)
@@ -323,15 +329,17 @@ class Lifecycle:
             known = member in self._members
             if known:
                 self._members.remove(member)
-            last = known and not self._members
+            others = self._members if member.guest else [m for m in self._members if not m.guest]
+            last = known and not others
         member.server.detach()
         if last:
             self.finish()
+            self._members.clear()
             self._release()
 
     def is_last(self, member: Member) -> bool:
         """Whether no other app of this process is alive."""
-        return not any(m.alive for m in self._members if m is not member)
+        return not any(m.alive and not m.guest for m in self._members if m is not member)
 
     def _release(self) -> None:
         """Give back what this life took from the process."""

@@ -1,0 +1,406 @@
+"""One request on WSGI, and the iterable that the server gets for it: the two are one object.
+
+The server's thread runs all of it: `start_response`, each step of the iterable, `close`. The driver
+only leaves word (`farewell_due`), which the server's thread finds when it asks for the next part of
+the body. Nothing can interrupt an app that blocks in its thread; such a one is named at the end.
+
+An ordinary response passes untouched: a list is iterated by the server itself, and the first part
+of anything else is only noted down. Whether it is a stream is looked at with the second part, or
+when the process serves no more.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from types import FrameType, TracebackType
+from typing import Any, Final, cast
+
+from ._wsgi_servers import announces_close
+from .context import StreamClosed, exchange_var
+from .core.farewell import EventBoundary, can_inject, event_stream, sse_farewell
+from .core.inflight import BATCH, LONG, Exchange, Failed, Policy, Tracker
+from .core.lifecycle import LifecycleCore
+from .core.phases import Phase
+from .lifecycle import Lifecycle
+from .loops import Loop, format_frames, frames_of
+
+__all__ = ["Environ", "Headers", "Shell", "StartResponse", "WsgiExchange", "response_headers"]
+
+Environ = dict[str, Any]
+Headers = list[tuple[str, str]]
+ExcInfo = tuple[type[BaseException], BaseException, TracebackType]
+Write = Callable[[bytes], object]
+StartResponse = Callable[..., Write]
+
+SERVING: Final = Phase.SERVING  # a global is found faster than an attribute of an enum
+enter_context, get_exchange = exchange_var.set, exchange_var.get
+
+
+@dataclass(frozen=True, slots=True)
+class Shell:
+    """What the exchanges of one wrapped app have in common during one life."""
+
+    lifecycle: Lifecycle
+    core: LifecycleCore
+    tracker: Tracker
+    live: dict[Exchange, None]
+    durations: list[float]
+    loop: Loop
+    clock: Callable[[], float]
+    sse_event: str
+    lock: Any
+    """For what the core counts: here many threads ask it at once."""
+
+
+class WsgiExchange(Exchange):
+    """One call of the app and the body that it returned, until the server has closed that."""
+
+    # Set by the middleware itself, attribute by attribute: a call of `__init__` for each request
+    # would cost as much as all of them.
+    __slots__ = (
+        "_body",
+        "_first",
+        "_headers",
+        "_next",
+        "_plain",
+        "_start",
+        "_write",
+        "environ",
+        "shell",
+    )
+    shell: Shell
+    environ: Environ
+    _start: StartResponse
+    """The server's `start_response`."""
+    _write: Write
+    """What it has returned; set when the app has called it."""
+    _headers: Headers | None
+    """How the response began."""
+    _body: Any
+    """What the app has returned."""
+    _next: Callable[[], bytes] | None
+    """Gives the next part of the body; None = a list, which needs nobody."""
+    _first: bytes | None
+    """The first part, sent while nobody looked."""
+    _plain: bool
+    """Nobody looks at its parts yet: the process is SERVING."""
+
+    farewell_due = False
+    ended = False
+    """We have ended the body; the app's iterable is not asked again."""
+    _recognised = False
+    _boundary: EventBoundary | None = None  # of a stream that can be ended with a farewell
+    _last_words: bytes | None = None  # of a declared stream; None = an SSE farewell
+
+    # -- for handlers --------------------------------------------------------------------
+
+    def declare_stream(
+        self,
+        policy: Policy = "reconnect",
+        *,
+        boundary: bytes | None = None,
+        farewell: bytes = b"",
+    ) -> None:
+        """Declare that this response is a long-lived one (an NDJSON watch, a long poll).
+
+        Args:
+            policy: `reconnect`, or `finish` for one that can't be resumed.
+            boundary: what ends a record, such as a line feed. A drain ends the body after a whole
+                record; without it, after what the app has yielded last.
+            farewell: bytes sent last, after a whole record.
+        """
+        self._plain = False
+        if self.kind == "http":
+            self.kind = "stream"
+        self.policy = policy
+        self._boundary = EventBoundary(boundary or b"")
+        self._last_words = farewell if boundary else b""
+        if self._first is not None:
+            self._boundary.feed(self._first)
+        self._recognised = False
+        if self.shell.core.turns_away(self):
+            self.farewell_due = True
+
+    @property
+    def retry_after_ms(self) -> int:
+        """Milliseconds that this client is told to wait; drawn once for each exchange."""
+        drawn: int | None = self.__dict__.get("_retry_after_ms")
+        if drawn is None:
+            drawn = self.__dict__["_retry_after_ms"] = self.shell.core.retry_delay_ms()
+        return drawn
+
+    # -- the app's side --------------------------------------------------------------------
+
+    def start_response(
+        self, status: str, headers: Headers, exc_info: ExcInfo | None = None
+    ) -> Write:
+        """What the app calls instead of the server's `start_response`."""
+        self._headers = headers
+        if self.shell.core.phase is not SERVING:
+            headers = self._start_late(headers)
+        if exc_info is None:
+            self._write = self._start(status, headers)
+            return self.write
+        try:
+            self._recognised = False
+            self._write = self._start(status, headers, exc_info)
+        finally:
+            exc_info = None  # as the specification asks: no cycle through the traceback
+        return self.write
+
+    def _start_late(self, headers: Headers) -> Headers:
+        shell = self.shell
+        if self._is_http_1() and shell.core.closes_connection(shell.clock()):
+            headers = announces_close(self.environ, self._start, headers)
+        if self.is_stream and shell.core.turns_away(self):
+            self.farewell_due = True
+        return headers
+
+    def _is_http_1(self) -> bool:
+        protocol: str = self.environ.get("SERVER_PROTOCOL", "HTTP/1.1")
+        return protocol.startswith("HTTP/1")
+
+    def write(self, data: bytes) -> None:
+        """What the app calls instead of the server's `write`."""
+        if self.ended:
+            raise StreamClosed("this response was ended: its client has been told to go elsewhere")
+        if not self._recognised:
+            self._recognise()
+        boundary = self._boundary
+        if boundary is None:
+            self._write(data)
+            return
+        if not self._may_end():  # a new stream is turned away before its first event
+            self._write(data)
+            boundary.feed(data)
+        if self._may_end() and (last := self._farewell()):
+            self._write(last)
+
+    def with_body(self, body: Any) -> Iterable[bytes]:
+        """Return what the server gets for `body`, which the app has returned.
+
+        Raises:
+            TypeError: the app has returned what is no body.
+        """
+        wrapper = self.environ.get("wsgi.file_wrapper")
+        if isinstance(wrapper, type) and isinstance(body, wrapper) and self._closes_with(body):
+            return cast("Iterable[bytes]", body)  # the very object: servers send it the fast way
+        try:
+            self._next = iter(body).__next__
+        except TypeError:
+            kind = type(body).__name__
+            raise TypeError(f"the WSGI app returned {kind}, not an iterable of bytes") from None
+        return self
+
+    def _closes_with(self, body: Any) -> bool:
+        """End when `body` is closed; False when it can't be told to say so."""
+        inner = getattr(body, "close", None)
+
+        def close() -> None:
+            try:
+                if inner is not None:
+                    inner()
+            finally:
+                self.over()
+
+        try:
+            body.close = close
+        except AttributeError:
+            return False
+        return True
+
+    def is_too_late(self, now: float) -> bool:
+        """Whether this request, which comes when the process serves no more, is to be refused."""
+        with self.shell.lock:
+            return self.shell.core.late_request(self, now) is not None
+
+    def close_headers(self) -> Headers:
+        """Have the connection closed after a response of ours; the headers that say so."""
+        return announces_close(self.environ, self._start, []) if self._is_http_1() else []
+
+    def forgives(self, error: BaseException) -> bool:
+        """Whether `error` is only the echo of what we did to the app."""
+        return self.ended and isinstance(error, StreamClosed)
+
+    # -- the server's side -------------------------------------------------------------------
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self if self._next is not None else iter(self._body)
+
+    def __next__(self) -> bytes:
+        if get_exchange() is not self:
+            enter_context(self)
+        if self._plain and self._first is None:
+            assert self._next is not None
+            self._first = part = self._next()
+            return part
+        return self._next_watched()
+
+    def close(self) -> None:
+        """The server is done with the response, whatever came of it."""
+        try:
+            if self._next is not None:
+                close = getattr(self._body, "close", None)
+                if close is not None:
+                    close()
+        finally:
+            self.over()
+
+    def over(self) -> None:
+        """It is in flight no more. A second time changes nothing."""
+        shell = self.shell
+        # What follows is `Tracker.end`, in line.
+        if shell.live.pop(self, self) is self:
+            return
+        if get_exchange() is self:
+            enter_context(None)
+        seconds = shell.clock() - self.began
+        if seconds < LONG or self.timed:
+            durations = shell.durations
+            durations.append(seconds)
+            if len(durations) >= BATCH:
+                with shell.lock:
+                    shell.tracker.fold()
+        if (on_end := shell.tracker.on_end) is not None:
+            on_end()
+
+    def _next_watched(self) -> bytes:
+        assert self._next is not None
+        if not self._recognised:
+            self._recognise()
+        if self._may_end():
+            return self._last_part()
+        part = self._next()
+        if not self._recognised:  # an app may start its response as late as here
+            self._recognise()
+            if self._may_end():
+                return self._last_part()
+        if self._boundary is not None and isinstance(part, bytes):
+            self._boundary.feed(part)
+        return part
+
+    def _may_end(self) -> bool:
+        """Whether the body is over, or is to be ended and can be now."""
+        boundary = self._boundary
+        due = self.farewell_due and boundary is not None and boundary.clean
+        return self.ended or due
+
+    def _last_part(self) -> bytes:
+        if not self.ended and (last := self._farewell()):
+            return last
+        raise StopIteration
+
+    def _farewell(self) -> bytes:
+        """End the body, which is at a boundary. Returns what is to be sent last, if anything."""
+        self.ended = True
+        self.told_now()
+        if self._last_words is not None:
+            return self._last_words
+        return sse_farewell(self.shell.sse_event, self.retry_after_ms)
+
+    # -- what kind of exchange this is ---------------------------------------------------------
+
+    @property
+    def started(self) -> bool:
+        """Whether the response has begun."""
+        return self._headers is not None
+
+    @property
+    def is_stream(self) -> bool:  # changes nothing: threads ask, too
+        return self.kind != "http" or (self._headers is not None and self._announces(self._headers))
+
+    def watch(self) -> None:
+        self._plain = False
+
+    def _announces(self, headers: Headers) -> bool:
+        """Whether the response that begins with `headers` is a stream of events."""
+        return self.environ.get("REQUEST_METHOD") != "HEAD" and event_stream(_lower(headers))
+
+    def _recognise(self) -> None:
+        """See what the response is, and whether we may end it; once it has begun."""
+        headers = self._headers
+        if headers is None:
+            return
+        self._recognised = True
+        self._plain = False
+        if self._announces(headers):
+            self.kind = "sse"
+            if self._boundary is None:
+                self._boundary = EventBoundary()
+                if self._first is not None:
+                    self._boundary.feed(self._first)
+        if not can_inject(_lower(headers)):
+            self._boundary = None
+
+    # -- for the driver: from any thread ---------------------------------------------------
+
+    def start_farewell(self, failed: Failed) -> None:
+        self.farewell_due = True
+
+    def start_cut(self, failed: Failed) -> None:
+        self.farewell_due = True  # a stream still ends cleanly, should it wake in time
+
+    def told_now(self) -> None:
+        """The farewell is on its way to the client."""
+        shell = self.shell
+        with shell.lock:
+            shell.core.told(self, shell.clock())
+
+    # -- for reports -------------------------------------------------------------------------
+
+    def describe(self) -> dict[str, str]:
+        environ = self.environ
+        path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+        client = environ.get("REMOTE_ADDR", "")
+        if client and environ.get("REMOTE_PORT"):
+            client = f"{client}:{environ['REMOTE_PORT']}"
+        return {
+            "method": environ.get("REQUEST_METHOD", ""),
+            "path": path.encode("latin-1", "replace").decode("utf-8", "replace"),
+            "client": client,
+        }
+
+    def stack(self) -> str:
+        """Return the stack of the thread or greenlet that serves it, without locals."""
+        for top in _running():
+            frames = frames_of(top)
+            for index, frame in enumerate(frames):
+                if any(value is self for value in frame.f_locals.values()):
+                    return format_frames(frames[index:])
+        return ""
+
+
+class OneBlock(WsgiExchange):
+    """A response of one block, whose length is that of the body, as servers know."""
+
+    __slots__ = ()
+
+    def __len__(self) -> int:
+        return 1
+
+    def __bool__(self) -> bool:
+        return True
+
+
+def _running() -> Iterable[FrameType]:
+    """Yield the innermost frame of each thread, then of each greenlet that waits."""
+    yield from sys._current_frames().values()
+    if "greenlet" in sys.modules:
+        greenlet = sys.modules["greenlet"].greenlet
+        for found in gc.get_objects():
+            if isinstance(found, greenlet) and found.gr_frame is not None:
+                yield found.gr_frame
+
+
+def _lower(headers: Headers) -> list[tuple[bytes, bytes]]:
+    """Return `headers` as the core reads them."""
+    return [(k.lower().encode("latin-1"), v.encode("latin-1")) for k, v in headers]
+
+
+def response_headers(body: bytes, more: Mapping[str, str]) -> Headers:
+    """Return the headers of a plain-text response of ours."""
+    fixed = {"Content-Type": "text/plain; charset=utf-8", "Content-Length": str(len(body))}
+    return [*fixed.items(), *more.items()]

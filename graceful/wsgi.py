@@ -1,0 +1,265 @@
+"""The WSGI shell: `GracefulMiddleware`, outermost around any WSGI app, on any server.
+
+It translates. Whether to refuse, to say close, to say farewell is asked of the core; what an
+exchange then does with its response is in `_wsgi_exchange.py`, and how servers differ in
+`_wsgi_servers.py`. This file holds construction, membership in the lifecycle, and the hot path,
+which is written for speed: one object for a request and its body.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Unpack
+
+from ._arguments import OneOrMore, callables, hooks
+from ._wsgi_exchange import (
+    Environ,
+    Headers,
+    OneBlock,
+    Shell,
+    StartResponse,
+    WsgiExchange,
+    response_headers,
+)
+from .context import HANDLE, exchange_var
+from .core.budget import Settings, SettingsError
+from .core.farewell import checked_event_name
+from .core.phases import Phase
+from .core.records import Notice
+from .driver import Hook
+from .lifecycle import Lifecycle, Member, current
+from .loops import Loop
+from .observers import Observer
+from .probes import Answer, Check, Probes
+from .settings import Keywords, load, unknown_variables
+from .threads import ThreadLoop
+
+__all__ = ["GracefulMiddleware"]
+
+App = Callable[[Environ, StartResponse], Iterable[bytes]]
+
+# A global is found faster than an attribute.
+SERVING = Phase.SERVING
+enter_context, get_exchange = exchange_var.set, exchange_var.get
+
+REASONS = {200: "200 OK", 405: "405 Method Not Allowed", 503: "503 Service Unavailable"}
+
+
+class GracefulMiddleware:
+    """Makes the process of `app` stop gracefully. Wrap it outermost.
+
+    Args:
+        app: any WSGI app.
+        checks: readiness checks by name; callables without arguments, sync or async. One that
+            raises, returns False or takes longer than `check_timeout` makes readiness 503.
+        sse_event: name of the last event of an SSE stream.
+        on_lame_duck, on_drain, on_cleanup: hooks, sync or async, one or several, run in order.
+        observers: callables that get each record (`graceful.core.records`) beside the log.
+        settings: the rows of `graceful.core.budget.SETTINGS` by name, in seconds where they are
+            times. `GRACEFUL_*` environment variables beat them.
+
+    A mistake in the settings does not raise here, where it could end up as a server that respawns
+    its workers for ever: readiness and every request say it instead.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        *,
+        checks: Mapping[str, Check] | None = None,
+        sse_event: str = "reconnect",
+        on_lame_duck: OneOrMore | None = None,
+        on_drain: OneOrMore | None = None,
+        on_cleanup: OneOrMore | None = None,
+        observers: Sequence[Observer] | None = None,
+        **settings: Unpack[Keywords],
+    ) -> None:
+        self.app = app
+        self.sse_event = sse_event
+        self.error: SettingsError | None = None
+        """What is wrong with the settings of this app."""
+        self._refused: SettingsError | None = None  # by the settings of another app, while it lives
+        self._observers: tuple[Observer, ...] = ()
+        self._hooks: tuple[Hook, ...] = ()
+        self._probes: Probes | None = None
+        self._member: Member | None = None
+        self._shell: Shell | None = None
+        self._joining = threading.Lock()
+        self._forget: list[Callable[[], None]] = []
+        self.settings = Settings()
+        self._probe_paths: frozenset[str] = frozenset()
+        try:
+            checked_event_name(sse_event)
+            self._observers = tuple(callables("observers", observers))
+            self._hooks = hooks(lame_duck=on_lame_duck, drain=on_drain, cleanup=on_cleanup)
+            self.settings = load(settings, source=f"{type(self).__name__}(...)")
+            self._probes = Probes(
+                self.settings, checks or {}, self.lifecycle.publish, self.lifecycle.clock
+            )
+            self._probe_paths = self._probes.paths
+        except SettingsError as error:
+            self.error = error
+
+    @property
+    def lifecycle(self) -> Lifecycle:
+        """The lifecycle of the process."""
+        return current()
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        # The hot path. Each line here is paid by every request; `make bench` holds it to a bar.
+        if get_exchange() is not None and _within_another(environ):
+            return self.app(environ, start_response)
+        if environ.get("PATH_INFO") in self._probe_paths:
+            answered = self._probed(environ, start_response)
+            if answered is not None:
+                return answered
+        shell = self._shell
+        if shell is None or shell.lifecycle.core is not shell.core:
+            shell = self._entered()
+            if shell is None:
+                return _refuse(start_response, self._problem, [])
+        exchange = WsgiExchange()
+        exchange.shell = shell
+        exchange.environ = environ
+        exchange._start = start_response
+        exchange._headers = None
+        exchange._next = None
+        exchange._first = None
+        exchange._plain = plain = shell.core.phase is SERVING
+        exchange.began = began = shell.clock()
+        shell.live[exchange] = None
+        if not plain and exchange.is_too_late(began):
+            exchange.over()
+            return _refuse(start_response, "draining", exchange.close_headers())
+        environ["graceful"] = HANDLE
+        enter_context(exchange)
+        try:
+            body = self.app(environ, exchange.start_response)
+            exchange._body = body
+            if type(body) is list:
+                if len(body) == 1:
+                    exchange.__class__ = OneBlock
+                return exchange
+            return exchange.with_body(body)
+        except BaseException as error:
+            exchange.over()
+            if exchange.forgives(error):
+                return ()
+            raise
+
+    # -- probes --------------------------------------------------------------------------------
+
+    def _probed(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes] | None:
+        """Answer a probe; None when this is none, or one that the app answers."""
+        if self._probes is None:
+            return None
+        probe = self._probes.match(environ["PATH_INFO"])
+        shell = self._entered()
+        if shell is None and probe == "ready":
+            return _refuse(start_response, self._problem, [("Cache-Control", "no-store")])
+        core = shell.core if shell is not None else self.lifecycle.core
+        if probe == "ready" and self.settings.readiness_mode == "wrap" and core.ready:
+            return None
+        method = environ.get("REQUEST_METHOD", "GET")
+        if probe == "ready":
+            reply = self._probes.readiness_by_phase(core, method)
+        else:
+            reply = self._probes.liveness(core, method)
+        return _answer(start_response, reply)
+
+    # -- membership in the lifecycle -----------------------------------------------------------
+
+    def _entered(self) -> Shell | None:
+        """Make sure that this app takes part; None when its settings are wrong."""
+        if self.error is not None:
+            return None
+        with self._joining:
+            shell, lifecycle = self._shell, self.lifecycle
+            if shell is None or lifecycle.core is not shell.core:
+                try:
+                    self._shell = shell = self._join(lifecycle)
+                    self._refused = None
+                except SettingsError as error:
+                    self._refused = error
+                    return None
+        return shell
+
+    @property
+    def _problem(self) -> str:
+        return str(self.error or self._refused or "")
+
+    def _join(self, lifecycle: Lifecycle) -> Shell:
+        if lifecycle.phase in (Phase.DRAINING, Phase.CLOSING):
+            # A worker's first request may be its last: nothing can be joined any more.
+            return self._new_shell(lifecycle, lifecycle.loop or ThreadLoop())
+        loop = lifecycle.loop or ThreadLoop()  # under gunicorn the worker has one
+        member = Member(self._name(), self.settings, loop, False, self._hooks, guest=True)
+        self._forget = [lifecycle.observe(observer) for observer in self._observers]
+        try:
+            lifecycle.join(member)
+        except SettingsError:
+            self._stop_observing()
+            raise
+        self._member = member
+        for text in unknown_variables():
+            lifecycle.say_once(Notice(text))
+        lifecycle.started()
+        return self._new_shell(lifecycle, loop)
+
+    def _new_shell(self, lifecycle: Lifecycle, loop: Loop) -> Shell:
+        tracker = lifecycle.core.tracker
+        return Shell(
+            lifecycle=lifecycle,
+            core=lifecycle.core,
+            tracker=tracker,
+            live=tracker.live,
+            durations=tracker.durations,
+            loop=loop,
+            clock=lifecycle.clock,
+            sse_event=self.sse_event,
+            lock=threading.Lock(),
+        )
+
+    def _name(self) -> str:
+        app: object = self.app
+        return f"{type(self).__name__}({type(app).__name__})"
+
+    def leave(self) -> None:
+        """Leave the lifecycle; harmless when not in it. For programs that go on without the app."""
+        with self._joining:
+            member, self._member = self._member, None
+            self._shell = None
+        if member is None:
+            return
+        lifecycle = self.lifecycle
+        lifecycle.leave(member)
+        self._stop_observing()
+        if isinstance(member.loop, ThreadLoop) and lifecycle.loop is None:
+            member.loop.close()
+
+    def _stop_observing(self) -> None:
+        for forget in self._forget:
+            forget()
+        self._forget.clear()
+
+
+def _within_another(environ: Environ) -> bool:
+    """Whether a GracefulMiddleware further out has this request already, which then does it all."""
+    outer = get_exchange()
+    if outer is None or outer not in current().tracker.live:
+        return False
+    return not isinstance(outer, WsgiExchange) or "graceful" in environ
+
+
+def _refuse(start_response: StartResponse, text: str, more: Headers) -> Iterable[bytes]:
+    body = text.encode()
+    headers = response_headers(body, {"Retry-After": "1"})
+    start_response(REASONS[503], headers + more)
+    return [body]
+
+
+def _answer(start_response: StartResponse, reply: Answer) -> Iterable[bytes]:
+    headers = [(k.decode("latin-1").title(), v.decode("latin-1")) for k, v in reply.headers]
+    start_response(REASONS[reply.status], headers)
+    return [reply.body]
