@@ -232,8 +232,9 @@ def _leads_on(thing: object) -> bool:
     return known or type(thing).__name__ in _OPAQUE
 
 
-_WORKERS = ("run", "worker_fn")
-"""What runs the work of a thread: `run` of anyio and concurrent.futures, `worker_fn` of trio."""
+_WORKERS = ("run", "worker_fn", "func", "thread_handler")
+"""What runs the work of a thread: `run` of anyio and concurrent.futures, `worker_fn` of trio,
+`func` of asgiref (3.13; Django's sync views), and in older ones `thread_handler`."""
 
 
 def thread_working_for(wanted: Callable[[Context], bool]) -> list[FrameType]:
@@ -258,7 +259,8 @@ def _contexts(frame: FrameType) -> list[Context]:
     local = frame.f_locals
     work = getattr(local.get("self"), "fn", None)  # concurrent.futures' work item
     bound = getattr(getattr(work, "func", None), "__self__", None)  # partial(context.run, ...)
-    return [c for c in (local.get("context"), bound) if isinstance(c, Context)]
+    older = getattr(local.get("func"), "__self__", None)  # context.run
+    return [c for c in (local.get("context"), bound, older) if isinstance(c, Context)]
 
 
 def frames_of(top: FrameType | None) -> list[FrameType]:

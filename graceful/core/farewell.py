@@ -56,15 +56,19 @@ def checked_event_name(name: object) -> str:
 
 
 def event_stream(headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    """Whether response `headers` (names in lower case) announce server-sent events."""
-    kinds = [v.lower() for k, v in headers if k == b"content-type"]
+    """Whether response `headers` announce server-sent events.
+
+    Names should be in lower case, by the specification of ASGI; Django's are not.
+    """
+    kinds = [v.lower() for k, v in headers if k.lower() == b"content-type"]
     return any(kind.startswith(b"text/event-stream") for kind in kinds)
 
 
 def can_inject(headers: Iterable[tuple[bytes, bytes]]) -> bool:
     """Whether bytes may be added to this body: not when it is encoded or its length is promised."""
     return not any(
-        k == b"content-length" or (k == b"content-encoding" and v.lower() != b"identity")
+        k.lower() == b"content-length"
+        or (k.lower() == b"content-encoding" and v.lower() != b"identity")
         for k, v in headers
     )
 

@@ -61,6 +61,7 @@ def test_an_event_name_cannot_start_another_field(name: object) -> None:
         ([(b"content-type", b"text/event-stream")], True),
         ([(b"x", b"y"), (b"content-type", b"text/event-stream; charset=utf-8")], True),
         ([(b"content-type", b"Text/Event-Stream")], True),
+        ([(b"Content-Type", b"text/event-stream")], True),  # Django's, whatever ASGI says
         ([(b"content-type", b"application/json")], False),
         ([(b"accept", b"text/event-stream")], False),
     ],
@@ -80,6 +81,8 @@ def test_an_event_stream_is_known_by_its_content_type(
         ([(b"content-encoding", b"Identity")], True),
         ([(b"content-encoding", b"gzip")], False),
         ([(b"content-length", b"100")], False),
+        ([(b"Content-Length", b"100")], False),
+        ([(b"Content-Encoding", b"gzip")], False),
     ],
 )
 def test_nothing_is_added_to_a_body_that_is_encoded_or_measured(

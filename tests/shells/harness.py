@@ -31,20 +31,32 @@ from graceful.core.records import DrainReport, PhaseChanged, Record
 from graceful.lifecycle import Lifecycle
 from graceful.servers import ServerOwner
 
-__all__ = ["Call", "FakeServer", "World", "http", "on_both", "on_one", "websocket"]
+__all__ = [
+    "Call",
+    "FakeServer",
+    "JumpingSelector",
+    "World",
+    "http",
+    "on_both",
+    "on_one",
+    "websocket",
+]
 
 R = TypeVar("R")
 
 # -- time ------------------------------------------------------------------------------------
 
 
-class _JumpingSelector(selectors.DefaultSelector):
+class JumpingSelector(selectors.DefaultSelector):
     """Where asyncio would sleep, time jumps to when it would have woken."""
 
     jumped = 1000.0
+    patience = 0.0
+    """Seconds in which a thread may have something to say before time jumps."""
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        ready = super().select(0 if timeout is not None else None)
+        patience = self.patience if timeout else timeout
+        ready = super().select(patience)
         if not ready and timeout is not None and timeout > 0:
             self.jumped += timeout
         return ready
@@ -54,7 +66,7 @@ class JumpingLoop(asyncio.SelectorEventLoop):
     """An asyncio loop in virtual time, as `trio.testing.MockClock` makes a trio run."""
 
     def __init__(self) -> None:
-        self._virtual = _JumpingSelector()
+        self._virtual = JumpingSelector()
         super().__init__(self._virtual)
 
     def time(self) -> float:

@@ -1,0 +1,53 @@
+"""The stop that settings lead to, step by step, for people to read before it happens.
+
+Only text and arithmetic: what really happens is the driver's, and the deadlines are the budget's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from .budget import Settings, Timeline
+from .lifecycle import LifecycleCore
+from .phases import Phase
+
+__all__ = ["Step", "steps"]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One moment of a stop."""
+
+    at: float
+    """Seconds after SIGTERM; below zero what a preStop hook does before."""
+    phase: str
+    text: str
+
+
+def steps(settings: Settings) -> list[Step]:
+    """Return the longest stop that `settings` allow, in order."""
+    return sorted(_steps(settings), key=lambda step: step.at)
+
+
+def _steps(settings: Settings) -> Iterator[Step]:
+    timeline = Timeline.start(settings, 0.0)
+    drains, window = timeline.delay_ends, LifecycleCore(settings, lambda: 0.5).window
+    duck, drain, closing = Phase.LAME_DUCK.name, Phase.DRAINING.name, Phase.CLOSING.name
+    if settings.pre_stop:
+        yield Step(timeline.began, "", "the grace period begins with the preStop hook")
+    if drains:
+        yield Step(0.0, duck, "SIGTERM: readiness says 503, serving goes on")
+        yield Step(drains, drain, "no new connections; what is in flight finishes")
+    else:
+        yield Step(0.0, drain, "SIGTERM: readiness says 503, no new connections")
+    if window:
+        yield Step(drains, drain, f"streams are told to reconnect, spread over {window:g} s")
+    if settings.linger:
+        linger_ends = drains + settings.linger
+        yield Step(linger_ends, drain, "linger over: with nothing in flight the server stops here")
+    yield Step(timeline.drain_deadline, closing, "what is still in flight is cut; clean-up hooks")
+    if timeline.cleanup_deadline < timeline.exits_at:
+        yield Step(timeline.cleanup_deadline, closing, "clean-up is over")
+    yield Step(timeline.exits_at, "", "the watchdog names what is left and leaves")
+    yield Step(timeline.began + settings.grace_period, "", "SIGKILL by the platform, never needed")

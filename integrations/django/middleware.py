@@ -1,0 +1,64 @@
+"""`GracefulMiddleware` for MIDDLEWARE: which side serves a request, and nothing else.
+
+Three kinds of request come by. On the async path, and in a thread when another middleware of the
+list is sync only (Django then runs everything outside of that one in the same thread), it is one
+of an ASGI server; under a WSGI server it has an environ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from django.core.exceptions import ImproperlyConfigured
+
+from graceful.core.budget import SettingsError
+
+from .asgi_side import AsgiSide
+from .conf import Configuration, configuration
+from .wsgi_side import WsgiSide
+
+__all__ = ["GracefulMiddleware"]
+
+Request = Any
+Response = Any
+
+
+class GracefulMiddleware:
+    """Makes the process of this project stop gracefully. First in MIDDLEWARE.
+
+    It answers the probes before hosts, sessions and users are looked at, and counts each request
+    until its response is closed. Settings: `GRACEFUL = {...}`; `manage.py graceful` shows the plan.
+
+    Raises:
+        ImproperlyConfigured: a setting is wrong, or settings contradict; the server does not start.
+    """
+
+    sync_capable = True
+    async_capable = True
+
+    def __init__(self, get_response: Callable[[Request], Any]) -> None:
+        found = _configuration()
+        self._asgi = AsgiSide(found, get_response)
+        if self._asgi.error is not None:
+            raise ImproperlyConfigured(str(self._asgi.error))
+        self._wsgi = WsgiSide(found, get_response)
+        self._async = iscoroutinefunction(get_response)  # pyright: ignore[reportDeprecated]
+        if self._async:
+            markcoroutinefunction(self)
+
+    def __call__(self, request: Request) -> Response | Awaitable[Response]:
+        """Serve one request."""
+        if self._async:
+            return self._asgi.serve(request)
+        if hasattr(request, "scope"):
+            return self._asgi.serve_in_thread(request)
+        return self._wsgi.serve(request)
+
+
+def _configuration() -> Configuration:
+    try:
+        return configuration()
+    except SettingsError as error:
+        raise ImproperlyConfigured(str(error)) from error

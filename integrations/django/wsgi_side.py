@@ -1,0 +1,102 @@
+"""Requests of WSGI servers: the WSGI shell, with Django's request and response for its two ends.
+
+The shell calls an app; that app is the rest of MIDDLEWARE. What the shell then does with headers
+and body is done to the response. Nothing is decided here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from graceful.wsgi import GracefulMiddleware as WsgiMiddleware
+
+from .conf import Configuration
+from .responses import end_with, plain_text
+
+__all__ = ["WsgiSide"]
+
+Request = Any
+Response = Any
+Environ = dict[str, Any]
+Headers = list[tuple[str, str]]
+
+WIRE: Final = "graceful.django"
+"""Where the environ carries a request through the shell."""
+
+WHOLE: Final = [b""]
+"""Stands in for the body of a response that goes its own way: one block, or a file."""
+
+
+class _Wire:
+    """One request on its way in, and the response on its way out."""
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.response: Response = None
+        self.status = ""
+        self.headers: Headers = []
+
+    def start(self, status: str, headers: Headers, exc_info: object = None) -> Callable[..., None]:
+        """What the shell takes for the server's `start_response`."""
+        self.status, self.headers = status, headers
+        return _no_write
+
+    def carried(self, body: Iterable[bytes], streamed: bool) -> Response:
+        """Return the response as the shell wants it."""
+        response, self.response = self.response, None  # the exchange holds on to this wire
+        if response is None:  # a probe's answer, or a refusal
+            return self._own(body)
+        if ("Connection", "close") in self.headers:
+            response["Connection"] = "close"
+        if streamed:
+            response.streaming_content = (part for part in body)
+        end_with(response, getattr(body, "close", _no_write))
+        return response
+
+    def _own(self, body: Iterable[bytes]) -> Response:
+        status = int(self.status.partition(" ")[0])
+        return plain_text(status, b"".join(body).decode(), dict(self.headers))
+
+
+class WsgiSide(WsgiMiddleware):
+    """The WSGI shell, called with Django's requests."""
+
+    def __init__(
+        self, configuration: Configuration, get_response: Callable[[Request], Response]
+    ) -> None:
+        keywords: dict[str, Any] = dict(configuration.keywords)
+        super().__init__(self._respond, **configuration.options, **keywords)
+        self.settings = configuration.settings()
+        self._get_response = get_response
+
+    def _name(self) -> str:
+        return "Django"
+
+    def serve(self, request: Request) -> Response:
+        """Serve one request."""
+        wire = _Wire(request)
+        request.environ[WIRE] = wire
+        try:
+            body = self(request.environ, wire.start)
+        finally:
+            request.environ.pop(WIRE, None)
+        return wire.carried(body, _is_streamed(wire.response))
+
+    def _respond(self, environ: Environ, start_response: Callable[..., object]) -> Iterable[bytes]:
+        wire: _Wire = environ.pop(WIRE)
+        wire.response = response = self._get_response(wire.request)
+        start_response(str(response.status_code), list(response.items()))
+        parts: Iterable[bytes] = response.streaming_content if _is_streamed(response) else WHOLE
+        return parts
+
+
+def _is_streamed(response: Response) -> bool:
+    """Whether the shell passes on the parts; Django itself reads async ones, servers files."""
+    if response is None or not response.streaming or response.is_async:
+        return False
+    return getattr(response, "file_to_stream", None) is None
+
+
+def _no_write(*_: object) -> None:
+    """Django has no use for `write`."""

@@ -1,0 +1,194 @@
+"""Requests that come over WSGI: Django's test client, and its handler as a server calls it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from wsgiref.util import FileWrapper, setup_testing_defaults
+
+import pytest
+from django.core.handlers.wsgi import WSGIHandler
+from django.test import Client, override_settings
+
+from graceful.core.inflight import Exchange
+from graceful.core.phases import Phase
+from graceful.lifecycle import Lifecycle
+from graceful.wsgi import GracefulMiddleware as WsgiMiddleware
+
+from .urls import closed
+
+FAREWELL = b"event: reconnect\n"
+
+
+class Wrapper(FileWrapper):
+    """The file wrapper of a server that is not built on wsgiref's handlers."""
+
+
+def start(path: str, **more: Any) -> tuple[str, dict[str, str], Any]:
+    """Call Django's handler; returns status, headers and the body that is to be closed."""
+    environ: dict[str, Any] = {"PATH_INFO": path, "HTTP_HOST": "example.org"}
+    setup_testing_defaults(environ)
+    environ |= {"wsgi.file_wrapper": Wrapper, "SERVER_SOFTWARE": "a server", **more}
+    answer: list[Any] = []
+
+    def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> None:
+        answer[:] = [status, dict(headers)]
+
+    handler: Any = WSGIHandler()
+    body = handler(environ, start_response)
+    return answer[0], answer[1], body
+
+
+def ignored(exchange: Exchange, error: Exception) -> None:
+    """Is told of a farewell that went wrong."""
+
+
+def client(**defaults: Any) -> Any:
+    """Return Django's test client, whose answers have types of many kinds."""
+    return Client(**defaults)
+
+
+def begin_drain(lifecycle: Lifecycle) -> None:
+    """Take the steps of a stop by hand; nobody drives."""
+    with lifecycle._lock:
+        now = lifecycle.clock()
+        lifecycle.core.shutdown("a test", now)
+        for exchange in tuple(lifecycle.tracker.live):
+            exchange.watch()
+
+
+def test_probes_are_answered_before_hosts_are_looked_at(lifecycle: Lifecycle) -> None:
+    """A kubelet sends the pod's IP as Host; everything else of an unknown host is refused."""
+    browser = client(HTTP_HOST="10.1.2.3:8000")
+    ready = browser.get("/readyz")
+    assert (ready.status_code, json.loads(ready.content)["status"]) == (200, "ready")
+    assert ready["Cache-Control"] == "no-store"
+    assert ready["Content-Type"] == "application/json"
+    assert browser.get("/livez").status_code == 200
+    assert browser.head("/readyz").content == b""
+    assert browser.post("/readyz").status_code == 405
+    assert browser.get("/quick-sync").status_code == 400
+
+
+def test_readiness_flips_and_liveness_does_not(lifecycle: Lifecycle) -> None:
+    """From the first moment of a stop."""
+    browser = client()
+    assert browser.get("/readyz").status_code == 200
+    begin_drain(lifecycle)
+    assert browser.get("/readyz").status_code == 503
+    assert browser.get("/livez").status_code == 200
+
+
+def test_a_request_is_in_flight_until_its_response_is_closed(lifecycle: Lifecycle) -> None:
+    """Nothing is left behind by any kind of response."""
+    browser = client()
+    assert browser.get("/quick-sync").content == b"1"
+    assert browser.get("/quick").content == b"1"
+    assert browser.get("/stream").getvalue() == b"abc"
+    assert browser.get("/file").getvalue().startswith(b'"""Views')
+    with pytest.raises(LookupError):
+        browser.get("/fails")
+    assert len(lifecycle.tracker) == 0
+    assert lifecycle.tracker.served == 5
+    _, _, body = start("/stream")
+    assert len(lifecycle.tracker) == 1
+    assert b"".join(body) == b"abc"
+    assert len(lifecycle.tracker) == 1
+    body.close()
+    assert len(lifecycle.tracker) == 0
+
+
+def test_a_file_keeps_its_fast_path(lifecycle: Lifecycle) -> None:
+    """The server gets its own wrapper, and the request is over when that is closed."""
+    _, _, body = start("/file")
+    assert type(body) is Wrapper
+    assert len(lifecycle.tracker) == 1
+    body.close()
+    assert body.filelike.closed
+    assert len(lifecycle.tracker) == 0
+
+
+def test_a_response_that_is_dropped_is_over(lifecycle: Lifecycle) -> None:
+    """Not every server, and no test client, closes what it never began to send."""
+    _, _, body = start("/quick-sync")
+    assert len(lifecycle.tracker) == 1
+    del body
+    assert len(lifecycle.tracker) == 0
+
+
+def test_a_drain_says_close_where_the_server_allows_it(lifecycle: Lifecycle) -> None:
+    """wsgiref, and so runserver, takes the header for an error; HTTP/2 has none."""
+    client().get("/quick-sync")
+    begin_drain(lifecycle)
+    for path in ("/quick-sync", "/stream"):
+        assert start(path)[1]["Connection"] == "close"
+        assert "Connection" not in start(path, SERVER_SOFTWARE="WSGIServer/0.2")[1]
+        assert "Connection" not in start(path, SERVER_PROTOCOL="HTTP/2")[1]
+
+
+def test_an_open_stream_is_told_at_its_next_event(lifecycle: Lifecycle) -> None:
+    """With a whole event before it, and the app's generator is closed with the response."""
+    closed.clear()
+    status, headers, body = start("/endless")
+    assert (status, headers["Content-Type"]) == ("200 OK", "text/event-stream")
+    parts = iter(body)
+    assert next(parts) == b"data: 1\n\n"
+    begin_drain(lifecycle)
+    ((_, exchange),) = lifecycle.core.farewells()
+    exchange.start_farewell(ignored)
+    rest = b"".join(parts)
+    assert rest.startswith((b"retry: ", b"data: 2\n\nretry: "))
+    assert FAREWELL in rest
+    assert len(lifecycle.tracker) == 1
+    body.close()
+    assert closed == ["sync"]
+    assert len(lifecycle.tracker) == 0
+
+
+def test_a_new_stream_in_a_drain_is_sent_away(lifecycle: Lifecycle) -> None:
+    """With its own status and headers, for EventSource gives up on anything but 200."""
+    client().get("/quick-sync")
+    begin_drain(lifecycle)
+    status, headers, body = start("/endless")
+    assert (status, headers["Connection"]) == ("200 OK", "close")
+    assert headers["Content-Type"] == "text/event-stream"
+    sent = b"".join(body)
+    assert sent.startswith(b"retry: ")
+    assert b"data: 1" not in sent
+
+
+def test_a_late_request_is_refused_when_nothing_is_left_for_it(lifecycle: Lifecycle) -> None:
+    """A 503 at once is better than a response that is cut half-way."""
+    client().get("/quick-sync")
+    begin_drain(lifecycle)
+    lifecycle.move(lifecycle.core.drained)
+    assert lifecycle.phase is Phase.CLOSING
+    status, headers, body = start("/quick-sync")
+    assert (status[:3], headers["Retry-After"], headers["Connection"]) == ("503", "1", "close")
+    assert b"".join(body) == b"draining"
+    assert len(lifecycle.tracker) == 0
+
+
+def test_the_wsgi_wrapper_further_out_does_it_all(lifecycle: Lifecycle) -> None:
+    """Nothing is counted twice."""
+    handler: Any = WSGIHandler()
+    app = WsgiMiddleware(handler)
+    environ: dict[str, Any] = {"PATH_INFO": "/quick-sync", "HTTP_HOST": "example.org"}
+    setup_testing_defaults(environ)
+    body = app(environ, lambda *_: lambda _: None)
+    assert b"".join(body) == b"1"
+    assert len(lifecycle.tracker) == 1
+    close: Any = body
+    close.close()
+    assert len(lifecycle.tracker) == 0
+
+
+def test_settings_that_differ_from_those_in_force_are_an_answer(lifecycle: Lifecycle) -> None:
+    """Two handlers of one process share one stop."""
+    browser = client()
+    assert browser.get("/readyz").status_code == 200
+    with override_settings(GRACEFUL={"grace_period": 60}):
+        other = client()
+        reply = other.get("/readyz")
+    assert reply.status_code == 503
+    assert b"grace_period" in reply.content
