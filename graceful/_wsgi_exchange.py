@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import FrameType, TracebackType
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from ._wsgi_servers import announces_close
 from .context import StreamClosed, exchange_var
@@ -27,7 +27,15 @@ from .core.phases import Phase
 from .lifecycle import Lifecycle
 from .loops import Loop, format_frames, frames_of
 
-__all__ = ["Environ", "Headers", "Shell", "StartResponse", "WsgiExchange", "response_headers"]
+__all__ = [
+    "NO_PARTS",
+    "Environ",
+    "Headers",
+    "Shell",
+    "StartResponse",
+    "WsgiExchange",
+    "response_headers",
+]
 
 Environ = dict[str, Any]
 Headers = list[tuple[str, str]]
@@ -36,6 +44,7 @@ Write = Callable[[bytes], object]
 StartResponse = Callable[..., Write]
 
 SERVING: Final = Phase.SERVING  # a global is found faster than an attribute of an enum
+NO_PARTS: Final[Iterator[bytes]] = iter(())
 enter_context, get_exchange = exchange_var.set, exchange_var.get
 
 
@@ -64,7 +73,8 @@ class WsgiExchange(Exchange):
         "_body",
         "_first",
         "_headers",
-        "_next",
+        "_outer",
+        "_parts",
         "_plain",
         "_start",
         "_write",
@@ -81,8 +91,10 @@ class WsgiExchange(Exchange):
     """How the response began."""
     _body: Any
     """What the app has returned."""
-    _next: Callable[[], bytes] | None
-    """Gives the next part of the body; None = a list, which needs nobody."""
+    _parts: Iterator[bytes]
+    """Iterates over the body; `NO_PARTS` = a list, which needs nobody."""
+    _outer: Exchange | None
+    """The one whose handler has called the app; for requests within requests."""
     _first: bytes | None
     """The first part, sent while nobody looked."""
     _plain: bool
@@ -179,24 +191,14 @@ class WsgiExchange(Exchange):
         if self._may_end() and (last := self._farewell()):
             self._write(last)
 
-    def with_body(self, body: Any) -> Iterable[bytes]:
-        """Return what the server gets for `body`, which the app has returned.
+    def is_sent_as(self, wrapper: type) -> bool:
+        """Whether the body is a file, in the server's own wrapper, that tells us when it is closed.
 
-        Raises:
-            TypeError: the app has returned what is no body.
+        The very object is returned then, for servers to send it the fast way.
         """
-        wrapper = self.environ.get("wsgi.file_wrapper")
-        if isinstance(wrapper, type) and isinstance(body, wrapper) and self._closes_with(body):
-            return cast("Iterable[bytes]", body)  # the very object: servers send it the fast way
-        try:
-            self._next = iter(body).__next__
-        except TypeError:
-            kind = type(body).__name__
-            raise TypeError(f"the WSGI app returned {kind}, not an iterable of bytes") from None
-        return self
-
-    def _closes_with(self, body: Any) -> bool:
-        """End when `body` is closed; False when it can't be told to say so."""
+        body = self._body
+        if not isinstance(body, wrapper):
+            return False
         inner = getattr(body, "close", None)
 
         def close() -> None:
@@ -204,11 +206,11 @@ class WsgiExchange(Exchange):
                 if inner is not None:
                     inner()
             finally:
-                self.over()
+                self.abandon()
 
         try:
-            body.close = close
-        except AttributeError:
+            vars(body)["close"] = close
+        except TypeError:
             return False
         return True
 
@@ -228,52 +230,60 @@ class WsgiExchange(Exchange):
     # -- the server's side -------------------------------------------------------------------
 
     def __iter__(self) -> Iterator[bytes]:
-        return self if self._next is not None else iter(self._body)
+        return self if self._parts is not NO_PARTS else iter(self._body)
 
     def __next__(self) -> bytes:
-        if get_exchange() is not self:
-            enter_context(self)
-        if self._plain and self._first is None:
-            assert self._next is not None
-            self._first = part = self._next()
+        if not self._plain:
+            return self._next_watched()
+        if self._first is None:
+            if get_exchange() is not self:
+                enter_context(self)
+            self._first = part = next(self._parts)
             return part
-        return self._next_watched()
+        part = next(self._parts)  # most bodies end here, so nobody looks yet
+        self._recognise()  # a body in parts: it may be a stream of events
+        if self._boundary is not None:
+            self._boundary.feed(part)
+        return part
 
     def close(self) -> None:
-        """The server is done with the response, whatever came of it."""
-        try:
-            if self._next is not None:
-                close = getattr(self._body, "close", None)
-                if close is not None:
-                    close()
-        finally:
-            self.over()
-
-    def over(self) -> None:
-        """It is in flight no more. A second time changes nothing."""
+        """The server is done with the response, whatever came of it. Twice changes nothing."""
         shell = self.shell
-        # What follows is `Tracker.end`, in line.
-        if shell.live.pop(self, self) is self:
-            return
-        if get_exchange() is self:
-            enter_context(None)
-        seconds = shell.clock() - self.began
-        if seconds < LONG or self.timed:
-            durations = shell.durations
-            durations.append(seconds)
-            if len(durations) >= BATCH:
-                with shell.lock:
-                    shell.tracker.fold()
-        if (on_end := shell.tracker.on_end) is not None:
-            on_end()
+        try:
+            if (
+                self._parts is not NO_PARTS
+                and (close := getattr(self._body, "close", None)) is not None
+            ):
+                close()
+        finally:
+            # What follows is `Tracker.end`, in line.
+            if self in (live := shell.live):
+                del live[self]
+                if get_exchange() is self:
+                    enter_context(self._outer)
+                seconds = shell.clock() - self.began
+                if seconds < LONG or self.timed:
+                    durations = shell.durations
+                    durations.append(seconds)
+                    if len(durations) >= BATCH:
+                        with shell.lock:
+                            shell.tracker.fold()
+                if (on_end := shell.tracker.on_end) is not None:
+                    on_end()
+
+    def abandon(self) -> None:
+        """It is over before the server has got a body to close."""
+        self._parts = NO_PARTS
+        self.close()
 
     def _next_watched(self) -> bytes:
-        assert self._next is not None
+        if get_exchange() is not self:
+            enter_context(self)
         if not self._recognised:
             self._recognise()
         if self._may_end():
             return self._last_part()
-        part = self._next()
+        part = next(self._parts)
         if not self._recognised:  # an app may start its response as late as here
             self._recognise()
             if self._may_end():

@@ -17,7 +17,6 @@ from functools import partial
 from typing import Final, Literal, Protocol
 
 import anyio
-import anyio.to_thread
 
 from .core.inflight import Exchange
 from .core.lifecycle import LifecycleCore
@@ -25,6 +24,7 @@ from .core.phases import Phase
 from .core.records import ExchangeCut, FarewellsSent, Fault, PhaseChanged, Record
 from .loops import Loop
 from .servers import Server
+from .threads import in_thread
 
 __all__ = ["Driver", "DriverOwner", "Hook", "HookPhase"]
 
@@ -372,9 +372,7 @@ async def call(function: Callable[..., object], *arguments: object) -> object:
     ):
         result: object = function(*arguments)
     else:
-        (result,) = await anyio.to_thread.run_sync(
-            lambda: (function(*arguments),), abandon_on_cancel=True
-        )
+        result = await in_thread(lambda: function(*arguments))
     if inspect.isawaitable(result):
         awaitable: Awaitable[object] = result
         try:

@@ -12,11 +12,11 @@ from __future__ import annotations
 import inspect
 import json
 import math
-import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextvars import copy_context
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, Literal, cast
 
 import anyio
@@ -26,7 +26,8 @@ from .core.budget import Settings, SettingsError
 from .core.lifecycle import LifecycleCore
 from .core.phases import Phase
 from .core.records import Fault, Notice, Record
-from .loops import current_loop
+from .loops import Loop, current_loop
+from .threads import original, start_daemon, wait_for
 
 __all__ = ["Answer", "Check", "Probes"]
 
@@ -125,6 +126,20 @@ class Probes:
             return self.readiness_by_phase(core, method)  # it may have changed while checks ran
         body = {"status": "unready", "phase": core.phase.value, "checks": outcome}
         return answer(503, body, method)
+
+    def readiness_from_thread(self, core: LifecycleCore, loop: Loop, method: str) -> Answer:
+        """As `readiness`, for servers without an event loop; the checks run on `loop`."""
+        if not self.runs_checks(core, method):
+            return self.readiness_by_phase(core, method)
+        box: Any = original("queue", "SimpleQueue")()
+
+        async def ask() -> None:
+            box.put(await self.readiness(core, method))
+
+        if not loop.soon(lambda: loop.spawn(ask)):
+            return self.readiness_by_phase(core, method)
+        reply: Answer = wait_for(box.get)  # each check has its time limit
+        return reply
 
     # -- one run for all who ask ---------------------------------------------------------
 
@@ -234,10 +249,7 @@ async def _in_thread(check: Check, name: str, hanging: set[str]) -> object:
         loop.soon(done.set)
 
     hanging.add(name)
-    thread = threading.Thread(
-        target=copy_context().run, args=(run,), name=f"graceful-check-{name}", daemon=True
-    )
-    thread.start()
+    start_daemon(partial(copy_context().run, run), f"graceful-check-{name}")
     await done.wait()
     return future.result()
 

@@ -13,12 +13,20 @@ import asyncio
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterable
+from concurrent.futures import Future
+from contextvars import copy_context
+from functools import partial
 from importlib import import_module
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from .loops import AsyncioInterrupt, AsyncioLoop, Interrupt
+import anyio
+import anyio.to_thread
 
-__all__ = ["ThreadLoop", "original", "start_daemon"]
+from .loops import AsyncioInterrupt, AsyncioLoop, Interrupt, current_loop
+
+__all__ = ["ThreadLoop", "in_thread", "original", "start_daemon", "wait_for"]
+
+T = TypeVar("T")
 
 LAST_TURN: Final = 1.0
 """Seconds in which the thread of a closed loop has ended, if its tasks let it."""
@@ -101,6 +109,35 @@ def start_daemon(run: Callable[[], object], name: str) -> None:
         original("_thread", "start_new_thread")(run, ())
     else:
         threading.Thread(target=run, name=name, daemon=True).start()
+
+
+async def in_thread(function: Callable[[], object]) -> object:
+    """Run sync code in a thread, which is left to itself when the caller is cancelled."""
+    if not _patched():
+        # In a tuple: trio takes an awaitable that comes back for a mistake.
+        (result,) = await anyio.to_thread.run_sync(lambda: (function(),), abandon_on_cancel=True)
+        return result
+    loop, done, future = current_loop(), anyio.Event(), Future[object]()
+
+    def run() -> None:
+        try:
+            future.set_result(function())
+        except BaseException as error:
+            future.set_exception(error)
+        loop.soon(done.set)
+
+    start_daemon(partial(copy_context().run, run), "graceful-hook")
+    await done.wait()
+    return future.result()
+
+
+def wait_for(blocking: Callable[[], T]) -> T:
+    """Return what `blocking` does, which waits for a thread; greenlets go on meanwhile."""
+    if not _patched():
+        return blocking()
+    gevent: Any = import_module("gevent")
+    result: T = gevent.get_hub().threadpool.apply(blocking)
+    return result
 
 
 def original(module: str, name: str) -> Any:

@@ -14,6 +14,7 @@ from typing import Unpack
 
 from ._arguments import OneOrMore, callables, hooks
 from ._wsgi_exchange import (
+    NO_PARTS,
     Environ,
     Headers,
     OneBlock,
@@ -25,6 +26,7 @@ from ._wsgi_exchange import (
 from .context import HANDLE, exchange_var
 from .core.budget import Settings, SettingsError
 from .core.farewell import checked_event_name
+from .core.inflight import Exchange
 from .core.phases import Phase
 from .core.records import Notice
 from .driver import Hook
@@ -108,8 +110,11 @@ class GracefulMiddleware:
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         # The hot path. Each line here is paid by every request; `make bench` holds it to a bar.
-        if get_exchange() is not None and _within_another(environ):
-            return self.app(environ, start_response)
+        outer = get_exchange()
+        if outer is not None:
+            outer = _if_alive(outer)
+            if outer is not None and _has_already(outer, environ):
+                return self.app(environ, start_response)
         if environ.get("PATH_INFO") in self._probe_paths:
             answered = self._probed(environ, start_response)
             if answered is not None:
@@ -124,13 +129,14 @@ class GracefulMiddleware:
         exchange.environ = environ
         exchange._start = start_response
         exchange._headers = None
-        exchange._next = None
+        exchange._parts = NO_PARTS
+        exchange._outer = outer
         exchange._first = None
         exchange._plain = plain = shell.core.phase is SERVING
         exchange.began = began = shell.clock()
         shell.live[exchange] = None
         if not plain and exchange.is_too_late(began):
-            exchange.over()
+            exchange.abandon()
             return _refuse(start_response, "draining", exchange.close_headers())
         environ["graceful"] = HANDLE
         enter_context(exchange)
@@ -138,15 +144,22 @@ class GracefulMiddleware:
             body = self.app(environ, exchange.start_response)
             exchange._body = body
             if type(body) is list:
-                if len(body) == 1:
+                if len(body) == 1:  # pyright: ignore[reportUnknownArgumentType]
                     exchange.__class__ = OneBlock
                 return exchange
-            return exchange.with_body(body)
+            wrapper = environ.get("wsgi.file_wrapper")
+            if type(wrapper) is type and exchange.is_sent_as(wrapper):
+                return body  # the very object: servers send it the fast way
+            try:
+                exchange._parts = iter(body)
+            except TypeError:
+                raise _no_body(body) from None
         except BaseException as error:
-            exchange.over()
+            exchange.abandon()
             if exchange.forgives(error):
                 return ()
             raise
+        return exchange
 
     # -- probes --------------------------------------------------------------------------------
 
@@ -163,7 +176,8 @@ class GracefulMiddleware:
             return None
         method = environ.get("REQUEST_METHOD", "GET")
         if probe == "ready":
-            reply = self._probes.readiness_by_phase(core, method)
+            assert shell is not None
+            reply = self._probes.readiness_from_thread(core, shell.loop, method)
         else:
             reply = self._probes.liveness(core, method)
         return _answer(start_response, reply)
@@ -244,12 +258,20 @@ class GracefulMiddleware:
         self._forget.clear()
 
 
-def _within_another(environ: Environ) -> bool:
-    """Whether a GracefulMiddleware further out has this request already, which then does it all."""
-    outer = get_exchange()
-    if outer is None or outer not in current().tracker.live:
-        return False
+def _if_alive(outer: Exchange) -> Exchange | None:
+    return outer if outer in current().tracker.live else None
+
+
+def _has_already(outer: Exchange, environ: Environ) -> bool:
+    """Whether a GracefulMiddleware further out has this request already, which then does it all.
+
+    A handler may also call the app with a request of its own, as some batch endpoints do.
+    """
     return not isinstance(outer, WsgiExchange) or "graceful" in environ
+
+
+def _no_body(body: object) -> TypeError:
+    return TypeError(f"the WSGI app returned {type(body).__name__}, not an iterable of bytes")
 
 
 def _refuse(start_response: StartResponse, text: str, more: Headers) -> Iterable[bytes]:

@@ -57,10 +57,15 @@ WAITS = {
         "wait": "one round of checks at a time, others wait for its answer",
         "move_on_after": "a check has a time limit",
         "result": "of a check that is over",
+        "wait_for": "a WSGI server's thread waits for checks, which have their time limit",
     },
     "graceful.signals": {
         "get": "its thread sleeps until a signal has been caught",
         "join": "the thread is over before handlers are given back",
+    },
+    "graceful.threads": {
+        "wait": "the driver waits for a hook in a thread, as anyio's `run_sync` does",
+        "result": "of a hook that is over",
     },
     "graceful.watchdog": {
         "wait": "its thread sleeps until the process has to be gone",
