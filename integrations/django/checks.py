@@ -58,11 +58,10 @@ def check_settings(**_: object) -> list[CheckMessage]:
 
 def _message_and_fix(text: str) -> tuple[str, str]:
     """Take a message of the core's apart: its fix comes last."""
-    for separator in ("; ", ": "):
-        message, found, fix = text.rpartition(separator)
-        if found:
-            return message, fix
-    return text, "see the settings of graceful"
+    message, found, fix = text.rpartition("; ")
+    if not found:
+        message, found, fix = text.partition(": ")
+    return message, fix or "see the settings of graceful"
 
 
 def check_middleware(**_: object) -> list[CheckMessage]:
@@ -140,7 +139,7 @@ def check_redirect(**_: object) -> list[CheckMessage]:
     return [
         Warning(
             f"SECURE_SSL_REDIRECT answers a plain-HTTP probe of {way.path} with 301, which a "
-            f"kubelet takes for ready, also while the process stops: {way.why}",
+            f"kubelet takes for ready, whatever the process would say: {way.why}",
             hint=f"{way.fix}, or add {'^' + re.escape(way.path.lstrip('/')) + '$'!r} to "
             "SECURE_REDIRECT_EXEMPT",
             id="graceful.W005",
