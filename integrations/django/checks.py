@@ -46,10 +46,11 @@ def check_settings(**_: object) -> list[CheckMessage]:
     """E001: the budget, names and values of the settings."""
     try:
         found = configuration()
-        shell = AsgiMiddleware(_no_app, **found.options)  # judges the options; joins nothing
+        found.settings()
+        keywords: dict[str, Any] = {**found.keywords, **found.options}
+        shell = AsgiMiddleware(_no_app, **keywords)  # judges the options; joins nothing
         if shell.error is not None:
             raise shell.error
-        found.settings()
     except SettingsError as error:
         message, fix = _message_and_fix(str(error))
         return [Error(message, hint=fix, id="graceful.E001")]

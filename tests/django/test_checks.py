@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from django.core import checks as django_checks
@@ -23,7 +23,7 @@ class Subclass(GracefulMiddleware):
 
 def found(*, deploy: bool = True, **settings: Any) -> dict[str, Any]:
     """Return what `manage.py check --tag graceful` finds, by id."""
-    run: Any = django_checks.run_checks
+    run = cast(Any, django_checks).run_checks
     with override_settings(**settings):
         messages = run(tags=[checks.TAG], include_deployment_checks=deploy)
     assert all(message.hint for message in messages)

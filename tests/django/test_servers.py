@@ -1,0 +1,105 @@
+"""The Django example as a newcomer starts it: real servers, told to stop."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import subprocess
+import sys
+from collections.abc import Generator
+
+import pytest
+
+from tests.servers.harness import ROOT, Launcher, ServerProcess, launch, settings
+from tests.servers.launchers import UVICORN_H11
+
+PROJECT = ROOT / "examples" / "django_app"
+
+UVICORN = dataclasses.replace(
+    UVICORN_H11, command=(*UVICORN_H11.command, "--app-dir", str(PROJECT)), name="uvicorn"
+)
+
+QUICK = settings(propagation_delay=0.5, stream_window=0.3, linger=0.3)
+
+
+@contextlib.contextmanager
+def running(launcher: Launcher, app: str) -> Generator[ServerProcess]:
+    """Start the example; Django has no lifespan, so its first request is what makes it serve."""
+    with launch(launcher, app, env=QUICK, serving=False) as server:
+        server.await_port()
+        server.await_listening()
+        assert server.get("/readyz").status == 200
+        yield server
+
+
+@pytest.fixture
+def server() -> Generator[ServerProcess]:
+    """The example under uvicorn."""
+    with running(UVICORN, "shop.asgi:application") as server:
+        yield server
+
+
+def test_it_stops_as_it_says(server: ServerProcess) -> None:
+    """Lame duck, drain, farewell, exit; the slow request is answered."""
+    with (
+        contextlib.closing(server.client()) as slow,
+        contextlib.closing(server.client()) as stream,
+        contextlib.closing(server.client()) as post,
+    ):
+        assert server.get("/").body == b"hello\n"
+        post.ask("POST", "/echo", b"once")
+        assert post.reply().body == b"once"
+        stream.ask("GET", "/events")
+        stream.read_until(b"\n\n")
+        slow.ask("GET", "/slow?seconds=1.5")
+        server.terminate()
+        server.log.wait_event("lame duck")
+        assert server.get("/readyz").status == 503
+        assert server.get("/livez").status == 200
+        assert server.get("/").status == 200
+        told = stream.reply()
+        assert told.complete
+        assert b"event: reconnect\n" in told.body
+        done = slow.reply()
+        assert (done.body, done.closes) == (b"done\n", True)
+        assert server.wait() == 0
+    report = server.log.report()
+    assert (report["told"], report["clean"]) == ("1", "True")
+    assert "Traceback" not in server.log.text
+
+
+def manage(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run manage.py of the example."""
+    return subprocess.run(
+        [sys.executable, "manage.py", *arguments],
+        cwd=PROJECT,
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_the_example_has_a_plan_and_no_findings() -> None:
+    """What a newcomer runs first."""
+    plan = manage("graceful")
+    assert plan.returncode == 0, plan.stderr
+    assert "5.0 s  DRAINING" in plan.stdout
+    assert "Findings\n  none\n" in plan.stdout
+    check = manage("check", "--deploy", "--tag", "graceful", "--fail-level", "WARNING")
+    assert check.returncode == 0, check.stderr
+
+
+def test_a_budget_that_does_not_fit_is_one_line_everywhere() -> None:
+    """At `check`, in the plan, and when the server starts."""
+    wrong = {"GRACEFUL_GRACE_PERIOD": "4"}
+    line = "propagation_delay 5 s (from settings.GRACEFUL) leaves nothing of grace_period 4 s"
+    check = manage("check", "--deploy", **wrong)
+    assert check.returncode == 1
+    assert f"(graceful.E001) {line} (from $GRACEFUL_GRACE_PERIOD)\n\tHINT: lower" in check.stderr
+    plan = manage("graceful", **wrong)
+    assert plan.returncode == 1
+    assert plan.stderr.startswith(f"CommandError: {line}")
+    with launch(UVICORN, "shop.asgi:application", env=wrong, serving=False) as server:
+        assert server.wait() != 0
+        assert f"ImproperlyConfigured: {line}" in server.log.text
