@@ -233,14 +233,14 @@ class WsgiExchange(Exchange):
         return self if self._parts is not NO_PARTS else iter(self._body)
 
     def __next__(self) -> bytes:
+        if get_exchange() is not self:  # a server may go back and forth between two responses
+            enter_context(self)
         if not self._plain:
             return self._next_watched()
+        part = next(self._parts)  # most bodies end with one, so the second is asked for unseen, too
         if self._first is None:
-            if get_exchange() is not self:
-                enter_context(self)
-            self._first = part = next(self._parts)
+            self._first = part
             return part
-        part = next(self._parts)  # most bodies end here, so nobody looks yet
         self._recognise()  # a body in parts: it may be a stream of events
         if self._boundary is not None:
             self._boundary.feed(part)
@@ -277,8 +277,6 @@ class WsgiExchange(Exchange):
         self.close()
 
     def _next_watched(self) -> bytes:
-        if get_exchange() is not self:
-            enter_context(self)
         if not self._recognised:
             self._recognise()
         if self._may_end():

@@ -138,7 +138,7 @@ class GracefulMiddleware:
         if not plain and exchange.is_too_late(began):
             exchange.abandon()
             return _refuse(start_response, "draining", exchange.close_headers())
-        environ["graceful"] = HANDLE
+        environ["graceful.exchange"] = HANDLE
         enter_context(exchange)
         try:
             body = self.app(environ, exchange.start_response)
@@ -153,6 +153,8 @@ class GracefulMiddleware:
             try:
                 exchange._parts = iter(body)
             except TypeError:
+                if hasattr(body, "__iter__"):
+                    raise
                 raise _no_body(body) from None
         except BaseException as error:
             exchange.abandon()
@@ -267,7 +269,7 @@ def _has_already(outer: Exchange, environ: Environ) -> bool:
 
     A handler may also call the app with a request of its own, as some batch endpoints do.
     """
-    return not isinstance(outer, WsgiExchange) or "graceful" in environ
+    return not isinstance(outer, WsgiExchange) or "graceful.exchange" in environ
 
 
 def _no_body(body: object) -> TypeError:
