@@ -101,7 +101,11 @@ class GracefulMiddleware:
             self.farewell = _farewell(farewell)
             self._observers = tuple(callables("observers", observers))
             self._hooks = hooks(lame_duck=on_lame_duck, drain=on_drain, cleanup=on_cleanup)
-            self.settings = load(settings, source=self.written_at or f"{type(self).__name__}(...)")
+            self.settings = load(
+                settings,
+                source=self.written_at or f"{type(self).__name__}(...)",
+                base=self.lifecycle.defaults,
+            )
             self._probes = Probes(
                 self.settings, self._checks, self.lifecycle.publish, self.lifecycle.clock
             )

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 import anyio
 
 from .backstop import Backstop
+from .board import Board, Order, Slot
 from .core.budget import Settings, SettingsError, check
 from .core.inflight import Hold, Tracker
 from .core.lifecycle import Cause, LifecycleCore
@@ -26,6 +27,8 @@ from .core.phases import IllegalTransition, Phase
 from .core.records import (
     BudgetShort,
     DrainReport,
+    ExchangeCut,
+    Fault,
     Notice,
     PhaseChanged,
     Record,
@@ -34,13 +37,18 @@ from .core.records import (
 )
 from .driver import Driver, Hook, HookPhase
 from .loops import Loop, current_loop, format_frames, frames_of
+from .managed import Managed
 from .observers import Broadcast, LogObserver, Observer, render_plain
 from .servers import PlainServer, Server, detect
 from .settings import for_development
-from .signals import HANDLED, SignalTrap, in_main_thread
+from .signals import HANDLED, Handler, SignalTrap, in_main_thread
 from .watchdog import Watchdog
 
 __all__ = ["Lifecycle", "Member", "current"]
+
+
+OWN = (ExchangeCut, Fault, Notice, BudgetShort)
+"""Records in which a worker speaks of itself; of a stop the parent speaks for all workers."""
 
 
 @dataclass(eq=False, slots=True)
@@ -106,6 +114,12 @@ class Lifecycle:
         self._waiting: list[tuple[Loop, anyio.Event]] = []
         self._own_hooks: list[Hook] = []
         self._said: set[str] = set()
+        self.defaults: Settings | None = None
+        """Settings that a server's own configuration brings: what keywords of the apps add to."""
+        self.board: Board | None = None
+        """What a managing parent of this process writes; None = nobody manages it."""
+        self.slot = 0
+        """Where on the board this worker writes its numbers."""
         self.core = LifecycleCore(Settings(), draw)
         self._reset(Settings())
 
@@ -120,6 +134,8 @@ class Lifecycle:
         self._trap: SignalTrap | None = None
         self._watchdog: Watchdog | None = None
         self._backstop: Backstop | None = None
+        self._managed: Managed | None = None
+        self._handler_before: Handler = None
         self._loud = False
         self._finished = False
         self.step = ""
@@ -267,6 +283,9 @@ class Lifecycle:
         server = detect(handler, member.receive)
         if server is not None:
             self._adopt(member, server)
+        if self.board is not None:
+            self._obey(self.board)
+            return
         theirs = callable(handler) and self._trap is None
         self._loud = self._loud or server is not None or theirs
         if main and self._trap is None:
@@ -288,8 +307,18 @@ class Lifecycle:
             self.say_once(Notice(finding.text))
         if server.development:
             self.core.settings = for_development(self.core.settings, f"{server.name} --reload")
+        if self.board is not None:
+            server.managed = server.shares_listener = True
         member.server = server
         server.attach(_Owner(self, member))
+
+    def _obey(self, board: Board) -> None:
+        """Follow what the parent writes on `board`: a SIGTERM alone says nothing."""
+        if self._managed is None:
+            self._managed = Managed(board, self, self.clock)
+            self._watchdog = Watchdog(self._log_last_report, self._plain_last_report)
+        if in_main_thread() and self._handler_before is None:
+            self._handler_before = signal.signal(signal.SIGTERM, self._managed.on_sigterm)
 
     def _take_signals(self, signals: tuple[signal.Signals, ...]) -> None:
         self._trap = SignalTrap(self._on_signal, self.clock)
@@ -306,6 +335,8 @@ class Lifecycle:
         if self.phase is Phase.STARTING:
             self.move(self.core.started)
             self._say_started()
+            if self._managed is not None:
+                self._managed.start()
 
     def _say_started(self) -> None:
         if self._loud and self.core.ready:
@@ -343,6 +374,12 @@ class Lifecycle:
 
     def _release(self) -> None:
         """Give back what this life took from the process."""
+        managed, self._managed = self._managed, None
+        if managed is not None:
+            managed.stop()
+            if self._handler_before is not None and in_main_thread():
+                signal.signal(signal.SIGTERM, self._handler_before)
+                self._handler_before = None
         backstop, self._backstop = self._backstop, None
         trap, self._trap = self._trap, None
         if trap is not None and not in_main_thread():
@@ -375,9 +412,32 @@ class Lifecycle:
             self._wake_waiters()
             self.publish(changed)
 
-    def _climb(self, rung: int, cause: Cause) -> None:
+    def climb_with_instance(self, order: Order) -> None:
+        """The parent was told to stop: climb to the rung of all, on the timeline of all."""
+        cause = Cause(order.cause, signal=True)
+        self._climb(1, cause, order.at)
+        if order.rung > 1:
+            self._climb(order.rung, cause)
+        self._arm_watchdog()
+        self._put_on_board(final=False)
+
+    def retire(self, cause: str) -> None:
+        """Only this worker goes, its instance stays: drain at once, with readiness as it is."""
+        self._loud = True
+        text = f"{cause}; only worker {os.getpid()} goes, its instance stays"
+        self.move(lambda now: self.core.retire(text, now))
+        self._drive()
+        self._arm_watchdog()
+
+    def _arm_watchdog(self) -> None:
         with self._lock:
-            climbed = self.core.climb_to(rung, cause, self.clock())
+            timeline, watchdog = self.core.timeline, self._watchdog
+        if watchdog is not None and timeline is not None:
+            watchdog.arm(timeline.exits_at, self.core.settings.exit_margin)
+
+    def _climb(self, rung: int, cause: Cause, at: float | None = None) -> None:
+        with self._lock:
+            climbed = self.core.climb_to(rung, cause, self.clock() if at is None else at)
         if climbed is not None:
             self._loud = True
             self._drive()
@@ -513,6 +573,7 @@ class Lifecycle:
         report = self.core.report(self.clock())
         if self.core.cause is not None:
             self.publish(report)
+        self._put_on_board(final=True)
         if self._watchdog is not None:
             self._watchdog.stand_down(clean=report.clean, limit=self.core.settings.cleanup_timeout)
 
@@ -522,8 +583,16 @@ class Lifecycle:
         """Tell the observers; a life that begins and ends with nothing to say is silent."""
         if record is None:
             return
+        if self.board is not None and not (self.core.retiring or isinstance(record, OWN)):
+            return  # the parent speaks for all of its workers
         if self._loud or not isinstance(record, PhaseChanged | DrainReport):
             self._broadcast.publish(record)
+
+    def _put_on_board(self, *, final: bool) -> None:
+        """Leave the numbers of this worker's stop where the parent finds them."""
+        if self.board is None or self.core.retiring or self.core.cause is None:
+            return
+        self.board.write(self.slot, slot_of(self.core.report(self.clock()), final=final))
 
     def say_once(self, notice: Notice) -> None:
         """Tell the observers what has not been said in this process yet."""
@@ -576,6 +645,26 @@ class Lifecycle:
         if not tally.cut:
             tally.cut.append(self._held_by(now))
         return self.core.report(now, by_watchdog=True)
+
+
+def slot_of(report: DrainReport, *, final: bool) -> Slot:
+    """Return the numbers of `report` as a worker puts them on the board."""
+    return Slot(
+        pid=os.getpid(),
+        in_flight=report.in_flight_at_signal,
+        served=report.served,
+        streams=report.streams_at_drain,
+        told=report.told,
+        finishing=report.streams_left_to_finish,
+        farewells_failed=report.farewells_failed,
+        late_refused=report.late_refused,
+        cut=len(report.cut) + len(report.holds),
+        reported=final,
+        last_request_after=-1 if report.last_request_after is None else report.last_request_after,
+        too_short=report.delay_too_short,
+        p50=-1 if report.p50 is None else report.p50,
+        p99=-1 if report.p99 is None else report.p99,
+    )
 
 
 def _on_terminal() -> bool:

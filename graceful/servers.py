@@ -16,7 +16,10 @@ from .signals import Handler
 
 __all__ = ["DETECTORS", "PlainServer", "Server", "ServerOwner", "detect"]
 
-DETECTORS = {"uvicorn.server": "graceful.integrations.uvicorn"}
+DETECTORS = {
+    "uvicorn.server": "graceful.integrations.uvicorn",
+    "gunicorn.workers.base": "graceful.integrations.gunicorn",
+}
 """Module that a running server has imported → integration with a `detect(handler)`."""
 
 

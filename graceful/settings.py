@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal, TypedDict
 
-from .core.budget import SETTINGS, Settings, Sourced, closest, resolve
+from .core.budget import SETTINGS, Settings, SettingsError, Sourced, closest, resolve
 
 __all__ = ["Keywords", "for_development", "load", "unknown_variables"]
 
@@ -44,6 +44,7 @@ def load(
     *,
     source: str = "keyword argument",
     environ: Mapping[str, str] | None = None,
+    base: Settings | None = None,
 ) -> Settings:
     """Return the checked settings in force.
 
@@ -51,6 +52,7 @@ def load(
         keywords: settings as given in code, by name.
         source: where those were written, for messages.
         environ: `os.environ` unless given.
+        base: what a server's own configuration has set for all apps: keywords add to it.
 
     Raises:
         SettingsError: an unknown keyword, an unparsable value, or values that contradict.
@@ -62,7 +64,24 @@ def load(
         if variable in environ and not _is_service_link(environ[variable])
     }
     from_code = {name: Sourced(value, source) for name, value in keywords.items()}
-    return resolve(from_env, from_code)
+    if base is None:
+        return resolve(from_env, from_code)
+    _check_agreement(from_code, base, from_env)
+    given = {name: value for name, value in base.values().items() if name in base.sources}
+    from_base = {name: Sourced(value, base.source(name)) for name, value in given.items()}
+    return resolve(from_env, from_code, from_base)
+
+
+def _check_agreement(
+    from_code: Mapping[str, Sourced], base: Settings, from_env: Mapping[str, Sourced]
+) -> None:
+    for name, given in from_code.items():
+        known = name in base.sources and name not in from_env
+        if known and given.value != getattr(base, name):
+            raise SettingsError(
+                f"{name} is {getattr(base, name)!r} in {base.source(name)} and {given.value!r} in "
+                f"{given.source}; give it in one place, or the same value in both"
+            )
 
 
 def unknown_variables(environ: Mapping[str, str] | None = None) -> list[str]:

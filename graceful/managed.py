@@ -1,0 +1,114 @@
+"""A worker's side of the board: one thread that waits for the parent's word and passes it on.
+
+It decides nothing: `core.managed` says what a signal means, the lifecycle what a rung does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from .board import Board, Order
+from .core.managed import REASON_WAIT, verdict
+from .threads import original, start_daemon
+
+__all__ = ["Managed", "ManagedLife"]
+
+
+class ManagedLife(Protocol):
+    """What the thread asks of the lifecycle."""
+
+    def climb_with_instance(self, order: Order) -> None:
+        """The whole instance was told to stop: climb to the rung of all."""
+        ...
+
+    def retire(self, cause: str) -> None:
+        """Only this worker goes: drain without a delay, with readiness as it is."""
+        ...
+
+
+class Managed:
+    """Waits for the board in a thread of its own, from `start` to `stop`."""
+
+    should_exit = False
+    """sse-starlette looks for this behind the handler of SIGTERM and ends every stream on True."""
+
+    def __init__(
+        self, board: Board, life: ManagedLife, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._board = board
+        self._life = life
+        self._clock = clock
+        self._signalled_at: float | None = None
+        self._stopped = False
+        self._rung = 0
+        self._retired = False
+        self._wake: tuple[int, int] | None = None
+
+    def start(self) -> None:
+        """Climb at once as far as the instance has; then wait for more in the thread."""
+        self._wake = os.pipe()
+        os.set_blocking(self._wake[1], False)
+        self._follow()
+        start_daemon(self._run, "graceful-board")
+
+    def on_sigterm(self, number: int, frame: object) -> None:
+        """This worker was sent a SIGTERM: the handler."""
+        if self._signalled_at is None:
+            self._signalled_at = self._clock()
+        self._wake_up()
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._stopped = True
+        self._wake_up()
+
+    def _wake_up(self) -> None:
+        if self._wake is not None:
+            with contextlib.suppress(OSError):  # full: it is awake already
+                os.write(self._wake[1], b"!")
+
+    def _run(self) -> None:
+        assert self._wake is not None
+        while not self._stopped:
+            self._pause(self._wake[0])
+            if not self._stopped:
+                self._follow()
+
+    def _pause(self, wake: int) -> None:
+        poll: Any = original("select", "poll")()
+        poll.register(wake, POLLIN)
+        if self._rung < 3:
+            poll.register(self._board.rung_fd(self._rung + 1), POLLIN)
+        for fd, _ in poll.poll(self._limit()):
+            if fd == wake:
+                os.read(wake, 64)
+
+    def _limit(self) -> float | None:
+        """Return the milliseconds after which a signal without a reason counts."""
+        if self._signalled_at is None or self._rung or self._retired:
+            return None
+        return max(0.0, self._signalled_at + REASON_WAIT - self._clock()) * 1000 + 1
+
+    def _follow(self) -> None:
+        """Do what the board and a signal ask for."""
+        order, retiring = self._board.order, self._board.retiring
+        what = verdict(
+            rung=order.rung if order else 0,
+            retiring=bool(retiring),
+            signalled_at=self._signalled_at,
+            now=self._clock(),
+        )
+        if what == "climb" and order is not None and order.rung > self._rung:
+            self._rung = order.rung
+            self._life.climb_with_instance(order)
+        elif what == "retire" and not self._retired:
+            self._retired = True
+            self._life.retire(retiring or "SIGTERM")
+
+
+POLLIN = 1
+"""`select.POLLIN`: gevent takes the name away along with the poll that is needed here."""
