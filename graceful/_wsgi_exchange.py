@@ -44,6 +44,9 @@ Write = Callable[[bytes], object]
 StartResponse = Callable[..., Write]
 
 SERVING: Final = Phase.SERVING  # a global is found faster than an attribute of an enum
+ANYWHERE: Final = b""
+"""A boundary that each part of the body ends with."""
+
 NO_PARTS: Final[Iterator[bytes]] = iter(())
 enter_context, get_exchange = exchange_var.set, exchange_var.get
 
@@ -96,7 +99,7 @@ class WsgiExchange(Exchange):
     _outer: Exchange | None
     """The one whose handler has called the app; for requests within requests."""
     _first: bytes | None
-    """The first part, sent while nobody looked."""
+    """The first part, until somebody has looked at it; None = nothing has been sent."""
     _plain: bool
     """Nobody looks at its parts yet: the process is SERVING."""
 
@@ -128,10 +131,9 @@ class WsgiExchange(Exchange):
         if self.kind == "http":
             self.kind = "stream"
         self.policy = policy
-        self._boundary = EventBoundary(boundary or b"")
+        self._boundary = EventBoundary(boundary or ANYWHERE)
+        self._boundary.clean = self._first is None  # or if its bytes say so
         self._last_words = farewell if boundary else b""
-        if self._first is not None:
-            self._boundary.feed(self._first)
         self._recognised = False
         if self.shell.core.turns_away(self):
             self.farewell_due = True
@@ -186,6 +188,7 @@ class WsgiExchange(Exchange):
             self._write(data)
             return
         if not self._may_end():  # a new stream is turned away before its first event
+            self._first = b""
             self._write(data)
             boundary.feed(data)
         if self._may_end() and (last := self._farewell()):
@@ -286,6 +289,8 @@ class WsgiExchange(Exchange):
             self._recognise()
             if self._may_end():
                 return self._last_part()
+        if self._first is None:
+            self._first = b""
         if self._boundary is not None and isinstance(part, bytes):
             self._boundary.feed(part)
         return part
@@ -334,14 +339,19 @@ class WsgiExchange(Exchange):
             return
         self._recognised = True
         self._plain = False
+        lower = _lower(headers)
         if self._announces(headers):
             self.kind = "sse"
-            if self._boundary is None:
-                self._boundary = EventBoundary()
-                if self._first is not None:
-                    self._boundary.feed(self._first)
-        if not can_inject(_lower(headers)):
-            self._boundary = None
+            self._boundary = self._boundary or EventBoundary()
+        if self._boundary is not None and not can_inject(lower):
+            # Nothing can be added, but only a promised length forbids to end between two parts.
+            promised = any(name == b"content-length" for name, _ in lower)
+            self._boundary = None if promised else EventBoundary(ANYWHERE)
+            self._last_words = b""
+        if self._boundary is not None and self._first:
+            self._boundary.feed(self._first)
+        if self._first:
+            self._first = b""
 
     # -- for the driver: from any thread ---------------------------------------------------
 

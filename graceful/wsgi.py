@@ -95,7 +95,9 @@ class GracefulMiddleware:
             checked_event_name(sse_event)
             self._observers = tuple(callables("observers", observers))
             self._hooks = hooks(lame_duck=on_lame_duck, drain=on_drain, cleanup=on_cleanup)
-            self.settings = load(settings, source=f"{type(self).__name__}(...)")
+            self.settings = load(
+                settings, source=f"{type(self).__name__}(...)", base=self.lifecycle.defaults
+            )
             self._probes = Probes(
                 self.settings, checks or {}, self.lifecycle.publish, self.lifecycle.clock
             )
@@ -143,7 +145,7 @@ class GracefulMiddleware:
         try:
             body = self.app(environ, exchange.start_response)
             exchange._body = body
-            if type(body) is list:
+            if type(body) is list and (plain or not exchange.farewell_due):
                 if len(body) == 1:  # pyright: ignore[reportUnknownArgumentType]
                     exchange.__class__ = OneBlock
                 return exchange
