@@ -10,6 +10,7 @@ from django.conf import settings
 from django.utils import module_loading
 
 from graceful.core.budget import SETTINGS, Settings, SettingsError, closest
+from graceful.lifecycle import current
 from graceful.settings import load
 
 __all__ = ["OPTIONS", "SOURCE", "Configuration", "configuration", "looked_up"]
@@ -35,7 +36,7 @@ class Configuration:
         Raises:
             SettingsError: a bad value, or values that contradict.
         """
-        return load(self.keywords, source=SOURCE)
+        return load(self.keywords, source=SOURCE, base=current().defaults)
 
 
 def configuration() -> Configuration:

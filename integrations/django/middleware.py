@@ -11,9 +11,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
-from django.core.exceptions import ImproperlyConfigured
 
 from graceful.core.budget import SettingsError
+from graceful.core.records import Notice
+from graceful.lifecycle import current
 
 from .asgi_side import AsgiSide
 from .conf import Configuration, configuration
@@ -31,19 +32,25 @@ class GracefulMiddleware:
     It answers the probes before hosts, sessions and users are looked at, and counts each request
     until its response is closed. Settings: `GRACEFUL = {...}`; `manage.py graceful` shows the plan.
 
-    Raises:
-        ImproperlyConfigured: a setting is wrong, or settings contradict; the server does not start.
+    A mistake in the settings does not raise here, where it would be the end of gunicorn's arbiter:
+    it is logged, and readiness and every request fail with it. `manage.py check` finds it before.
     """
 
     sync_capable = True
     async_capable = True
 
     def __init__(self, get_response: Callable[[Request], Any]) -> None:
-        found = _configuration()
+        problem: SettingsError | None = None
+        try:
+            found = configuration()
+        except SettingsError as error:
+            found, problem = Configuration(), error
         self._asgi = AsgiSide(found, get_response)
-        if self._asgi.error is not None:
-            raise ImproperlyConfigured(str(self._asgi.error))
         self._wsgi = WsgiSide(found, get_response)
+        for side in (self._asgi, self._wsgi):
+            side.error = problem = problem or side.error
+        if problem is not None:
+            current().say_once(Notice(f"no request is served here: {problem}"))
         self._async = iscoroutinefunction(get_response)  # pyright: ignore[reportDeprecated]
         if self._async:
             markcoroutinefunction(self)
@@ -55,10 +62,3 @@ class GracefulMiddleware:
         if hasattr(request, "scope"):
             return self._asgi.serve_in_thread(request)
         return self._wsgi.serve(request)
-
-
-def _configuration() -> Configuration:
-    try:
-        return configuration()
-    except SettingsError as error:
-        raise ImproperlyConfigured(str(error)) from error

@@ -67,7 +67,8 @@ class WsgiSide(WsgiMiddleware):
     ) -> None:
         keywords: dict[str, Any] = dict(configuration.keywords)
         super().__init__(self._respond, **configuration.options, **keywords)
-        self.settings = configuration.settings()
+        if self.error is None:
+            self.settings = configuration.settings()  # says where each value was written
         self._get_response = get_response
 
     def _name(self) -> str:
