@@ -558,6 +558,19 @@ class Lifecycle:
         asked = self.core.cause is not None and self.core.cause.signal
         return self.core.report(self.clock()).exit_status if asked else 0
 
+    def clean_up_now(self, member: Member) -> None:
+        """Run the clean-up hooks on the loop of `member`, from a thread that has none; waits."""
+        done = threading.Event()
+
+        async def job() -> None:
+            try:
+                await self.clean_up()
+            finally:
+                done.set()
+
+        if self.hooks and member.loop.soon(lambda: member.loop.spawn(job)):
+            done.wait(self.core.settings.cleanup_timeout)
+
     def finish(self) -> None:
         """The end of a life: CLOSING ► STOPPED and the drain report, once."""
         with self._lock:
@@ -593,6 +606,11 @@ class Lifecycle:
         if self.board is None or self.core.retiring or self.core.cause is None:
             return
         self.board.write(self.slot, slot_of(self.core.report(self.clock()), final=final))
+
+    def tell(self, record: Record | None) -> None:
+        """Tell the observers for a whole instance: what its parent says."""
+        if record is not None:
+            self._broadcast.publish(record)
 
     def say_once(self, notice: Notice) -> None:
         """Tell the observers what has not been said in this process yet."""

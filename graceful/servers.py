@@ -18,7 +18,7 @@ __all__ = ["DETECTORS", "PlainServer", "Server", "ServerOwner", "detect"]
 
 DETECTORS = {
     "uvicorn.server": "graceful.integrations.uvicorn",
-    "gunicorn.workers.base": "graceful.integrations.gunicorn",
+    "gunicorn.workers.base": "graceful.integrations.gunicorn_workers",
 }
 """Module that a running server has imported → integration with a `detect(handler)`."""
 

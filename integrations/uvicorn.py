@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
-import select
 from collections.abc import Iterator, Sequence
 from socket import socket
 from types import CoroutineType, FrameType
@@ -27,13 +26,11 @@ import uvicorn
 from uvicorn.server import Server
 
 from graceful.core.budget import ServerLimit
+from graceful.listeners import close_when_empty
 from graceful.servers import ServerOwner
 from graceful.signals import Handler
 
 __all__ = ["UvicornServer", "detect"]
-
-EMPTY_PASSES = 100
-"""Turns of the event loop in which the accept queue must have been emptied."""
 
 
 def detect(handler: Handler, receive: object = None) -> UvicornServer | None:
@@ -109,21 +106,7 @@ class UvicornServer:
         vars(self._server).pop("shutdown", None)
 
     async def stop_accepting(self) -> None:
-        """Close the listeners once nothing waits in their accept queue.
-
-        The loop accepts in each turn whatever has queued up, so a turn after which no listener is
-        readable has emptied it; the close follows in the same step.
-        """
-        listeners = [s for server in getattr(self._server, "servers", ()) for s in server.sockets]
-        poll = select.poll()
-        for listener in listeners:
-            poll.register(listener.fileno(), select.POLLIN)
-        for _ in range(EMPTY_PASSES):
-            await asyncio.sleep(0)
-            if not poll.poll(0):
-                break
-        for server in getattr(self._server, "servers", ()):
-            server.close()
+        await close_when_empty(getattr(self._server, "servers", ()))
 
     def has_connections(self) -> bool:
         return bool(self._server.server_state.connections)

@@ -1,0 +1,257 @@
+"""gunicorn's workers: one small adapter for each class, found by the class of the worker.
+
+Private names used, each in one line of its adapter: `Worker.alive`, `nr`, `max_requests`, `PIPE`,
+`handle_exit`; gthread's `method_queue`, `murder_keepalived`, `set_accept_enabled`, `accept`,
+`worker_connections`, `nr_conns`, `poller`; asgi's `_serve`, `servers`, `nr_conns`. Tested with
+gunicorn 27.0.1.
+
+How it fits together
+- A worker ends when its `alive` turns false. That becomes a property of its class, so that whatever
+  sets it (a maximum of requests) is a reason to retire first, and the end comes when the drain is
+  over.
+- Workers with an event loop join the lifecycle through their app's lifespan; for the others the
+  worker joins itself, in its main thread, before it serves.
+- uvicorn's worker is a uvicorn: its own integration finds it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+from collections.abc import Callable, Iterator, Sequence
+from types import CoroutineType, FrameType
+from typing import Any, ClassVar, Final
+
+import gunicorn
+from gunicorn.workers.base import Worker
+
+from graceful.core.budget import ServerLimit
+from graceful.lifecycle import Lifecycle, Member, current
+from graceful.listeners import close_when_empty
+from graceful.servers import ServerOwner
+from graceful.signals import Handler
+from graceful.threads import ThreadLoop
+
+__all__ = ["GunicornWorker", "adapter_of", "detect", "join", "leave"]
+
+
+class GunicornWorker:
+    """One worker that serves in its own loop or threads, as the lifecycle sees it."""
+
+    joins: ClassVar = True
+    """It joins the lifecycle itself; otherwise its app does, in its lifespan."""
+
+    def __init__(self, worker: Any) -> None:
+        self._worker = worker
+        self.name = f"gunicorn {gunicorn.__version__}"
+        self.managed = self.shares_listener = True
+        self.development = bool(worker.cfg.reload)
+        self.needs_lifespan = False
+
+    def limits(self) -> Sequence[ServerLimit]:
+        """The arbiter has checked its own."""
+        return ()
+
+    def attach(self, owner: ServerOwner) -> None:
+        """Nothing of the worker's shutdown is replaced: see `watch_alive`."""
+
+    def detach(self) -> None:
+        pass
+
+    async def stop_accepting(self) -> None:
+        """The worker goes on accepting until it leaves: the listener is everybody's."""
+
+    def has_connections(self) -> bool:
+        return True
+
+    def leave(self) -> None:
+        end(self._worker)
+        os.write(self._worker.PIPE[1], b"1")  # it may be waiting for a connection
+
+
+class SyncWorker(GunicornWorker):
+    """One request at a time, each on a connection of its own."""
+
+    def has_connections(self) -> bool:
+        return False
+
+
+class ThreadWorker(GunicornWorker):
+    """gthread: a main thread that accepts and polls, a pool that serves."""
+
+    async def stop_accepting(self) -> None:
+        self._worker.method_queue.defer(self._close_listeners)
+
+    def _close_listeners(self) -> None:
+        """Take in who waits, then close: in the main thread, which owns the poller."""
+        worker, poll = self._worker, select.poll()
+        for listener in worker.sockets:
+            poll.register(listener.fileno(), select.POLLIN)
+        while worker._accepting and (waiting := {fd for fd, _ in poll.poll(0)}):
+            for listener in worker.sockets:
+                if listener.fileno() in waiting:
+                    worker.accept(listener)
+        worker.worker_connections = 0  # or its loop would accept again
+        worker.set_accept_enabled(False)
+        for listener in worker.sockets:
+            listener.close()
+
+    def has_connections(self) -> bool:
+        return bool(self._worker.nr_conns)
+
+    def leave(self) -> None:
+        self._worker.method_queue.defer(self._leave)
+
+    def _leave(self) -> None:
+        self._worker.murder_keepalived(force=True)  # the linger is over
+        end(self._worker)
+
+
+class GeventWorker(GunicornWorker):
+    """gevent: looks at `alive` once a second by itself."""
+
+
+class AsgiWorker(GunicornWorker):
+    """gunicorn's own ASGI worker."""
+
+    joins = False
+
+    def attach(self, owner: ServerOwner) -> None:
+        import signal
+
+        # asyncio would go on calling the worker's handler beside any other.
+        self._worker.loop.remove_signal_handler(signal.SIGTERM)
+
+    async def stop_accepting(self) -> None:
+        await close_when_empty(self._worker.servers)
+
+    def has_connections(self) -> bool:
+        return bool(self._worker.nr_conns)
+
+    def leave(self) -> None:
+        self._worker.loop.call_soon_threadsafe(self._leave)
+
+    def _leave(self) -> None:
+        # What is still connected is idle: the worker alone would wait for it until it is killed.
+        self._worker.nr_conns = 0
+        end(self._worker)
+        for task in asyncio.all_tasks(self._worker.loop):
+            if _served_by(task) is self._worker:
+                task.cancel()  # ends the second that its heartbeat sleeps
+
+
+ADAPTERS: Final = (
+    ("gunicorn.workers.gasgi", "ASGIWorker", AsgiWorker),
+    ("gunicorn.workers.gthread", "ThreadWorker", ThreadWorker),
+    ("gunicorn.workers.ggevent", "GeventWorker", GeventWorker),
+    ("gunicorn.workers.sync", "SyncWorker", SyncWorker),
+    ("uvicorn_worker._workers", "UvicornWorker", None),
+    ("uvicorn.workers", "UvicornWorker", None),
+)
+"""Module and name of a worker class, and who adapts it; None = its server is found by itself."""
+
+
+def adapter_of(worker: Worker) -> type[GunicornWorker] | None:
+    """Return who adapts `worker`, or None.
+
+    Raises:
+        LookupError: nobody knows its class.
+    """
+    for ancestor in type(worker).__mro__:
+        for module, name, adapter in ADAPTERS:
+            if (ancestor.__module__, ancestor.__name__) == (module, name):
+                return adapter
+    raise LookupError(f"{type(worker).__module__}.{type(worker).__qualname__}")
+
+
+def detect(handler: Handler, receive: object = None) -> GunicornWorker | None:
+    """Return the worker that runs the caller, if `install` has made its arbiter known.
+
+    Args:
+        handler: what SIGTERM calls: a bound method of the worker, unless an event loop owns it.
+        receive: not needed.
+    """
+    if current().board is None:
+        return None
+    worker = getattr(handler, "__self__", None)
+    if not isinstance(worker, Worker):
+        worker = next(_workers_of_loop(), None)
+    adapter = adapter_of(worker) if worker is not None else None
+    return adapter(worker) if adapter is not None else None
+
+
+def _workers_of_loop() -> Iterator[Worker]:
+    try:
+        tasks = asyncio.all_tasks()
+    except RuntimeError:
+        return
+    for task in tasks:
+        worker = _served_by(task)
+        if worker is not None:
+            yield worker
+
+
+def _served_by(task: asyncio.Task[Any]) -> Any:
+    """Return the ASGI worker whose `_serve` is what `task` runs."""
+    from gunicorn.workers.gasgi import ASGIWorker
+
+    coroutine = task.get_coro()
+    if isinstance(coroutine, CoroutineType) and coroutine.cr_code is ASGIWorker._serve.__code__:
+        frame: FrameType | None = coroutine.cr_frame
+        return frame.f_locals["self"] if frame is not None else None
+    return None
+
+
+# -- the worker's life ---------------------------------------------------------------------------
+
+
+def join(worker: Any, lifecycle: Lifecycle) -> Member | None:
+    """Have `worker` take part in the lifecycle of its process, which is this one.
+
+    Raises:
+        LookupError: nobody knows its class.
+        SettingsError: its app has settings that contradict those of the arbiter.
+    """
+    lifecycle.slot = worker.age
+    adapter = adapter_of(worker)
+    if adapter is None:
+        return None
+    watch_alive(worker, lambda: lifecycle.retire("max_requests"))
+    if not adapter.joins or lifecycle.defaults is None:
+        return None
+    member = Member(type(worker).__name__, lifecycle.defaults, ThreadLoop(), lifespan=True)
+    lifecycle.join(member)
+    lifecycle.started()
+    return member
+
+
+def leave(member: Member | None, lifecycle: Lifecycle) -> None:
+    """The worker is at its end: clean up, and leave its numbers."""
+    if member is None:
+        lifecycle.finish()
+        return
+    lifecycle.clean_up_now(member)
+    lifecycle.leave(member)
+
+
+def watch_alive(worker: Any, stops: Callable[[], None]) -> None:
+    """Call `stops` where `worker` would end itself at a maximum of requests; it goes on serving."""
+    kind: Any = type(worker)
+
+    def read(self: Any) -> bool:
+        alive: bool = vars(self)["alive"]
+        return alive
+
+    def write(self: Any, value: bool) -> None:
+        if not value and self.nr >= self.max_requests and vars(self)["alive"]:
+            stops()
+        else:
+            vars(self)["alive"] = value
+
+    worker.__class__ = type(kind.__name__, (kind,), {"alive": property(read, write)})
+
+
+def end(worker: Any) -> None:
+    """End `worker` for good."""
+    vars(worker)["alive"] = False
