@@ -6,8 +6,12 @@ and body is done to the response. Nothing is decided here.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable
+from types import FrameType
 from typing import Any, Final
+
+from django.core.handlers.wsgi import WSGIHandler
 
 from graceful.wsgi import GracefulMiddleware as WsgiMiddleware
 
@@ -41,6 +45,11 @@ class _Wire:
         """What the shell takes for the server's `start_response`."""
         self.status, self.headers = status, headers
         return _no_write
+
+    def force_close(self) -> None:
+        """What the shell asks of a server that drops the header (gunicorn)."""
+        response = getattr(_start_response(), "__self__", None)
+        getattr(response, "force_close", _no_write)()
 
     def carried(self, body: Iterable[bytes], streamed: bool) -> Response:
         """Return the response as the shell wants it."""
@@ -97,6 +106,17 @@ def _is_streamed(response: Response) -> bool:
     if response is None or not response.streaming or response.is_async:
         return False
     return getattr(response, "file_to_stream", None) is None
+
+
+def _start_response() -> object:
+    """Return the server's: no middleware is told of it, but Django's handler has been called with.
+
+    Looked for only when a connection is to be closed. Tested with Django 5.2.
+    """
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame.f_code is not WSGIHandler.__call__.__code__:
+        frame = frame.f_back
+    return frame.f_locals.get("start_response") if frame is not None else None
 
 
 def _no_write(*_: object) -> None:

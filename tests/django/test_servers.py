@@ -20,29 +20,47 @@ UVICORN = dataclasses.replace(
     UVICORN_H11, command=(*UVICORN_H11.command, "--app-dir", str(PROJECT)), name="uvicorn"
 )
 
+_GUNICORN = ("gunicorn", "-c", "python:graceful.integrations.gunicorn_conf", "-b", "127.0.0.1:0")
+
+GUNICORN = Launcher(
+    name="gunicorn",
+    command=(*_GUNICORN, "--chdir", str(PROJECT), "{app}"),
+    announces=r"Listening at: http://127\.0\.0\.1:(\d+)",
+)
+
 QUICK = settings(propagation_delay=0.5, stream_window=0.3, linger=0.3)
 
 
 @contextlib.contextmanager
-def running(launcher: Launcher, app: str) -> Generator[ServerProcess]:
+def running(launcher: Launcher, app: str, *arguments: str) -> Generator[ServerProcess]:
     """Start the example; Django has no lifespan, so its first request is what makes it serve."""
-    with launch(launcher, app, env=QUICK, serving=False) as server:
+    with launch(launcher, app, *arguments, env=QUICK, serving=False) as server:
         server.await_port()
         server.await_listening()
         assert server.get("/readyz").status == 200
         yield server
 
 
-@pytest.fixture
-def server() -> Generator[ServerProcess]:
-    """The example under uvicorn."""
-    with running(UVICORN, "shop.asgi:application") as server:
-        yield server
+WAYS = [
+    pytest.param(UVICORN, "shop.asgi:application", (), id="uvicorn"),
+    pytest.param(
+        GUNICORN, "shop.wsgi:application", ("-k", "gthread", "--threads", "8"), id="gthread"
+    ),
+    pytest.param(GUNICORN, "shop.asgi:application", ("-k", "asgi"), id="gunicorn-asgi"),
+    pytest.param(
+        GUNICORN,
+        "shop.asgi:application",
+        ("-k", "uvicorn_worker.UvicornWorker"),
+        id="uvicorn-worker",
+    ),
+]
 
 
-def test_it_stops_as_it_says(server: ServerProcess) -> None:
+@pytest.mark.parametrize(("launcher", "app", "arguments"), WAYS)
+def test_it_stops_as_it_says(launcher: Launcher, app: str, arguments: tuple[str, ...]) -> None:
     """Lame duck, drain, farewell, exit; the slow request is answered."""
     with (
+        running(launcher, app, *arguments) as server,
         contextlib.closing(server.client()) as slow,
         contextlib.closing(server.client()) as stream,
         contextlib.closing(server.client()) as post,
@@ -65,7 +83,7 @@ def test_it_stops_as_it_says(server: ServerProcess) -> None:
         assert (done.body, done.closes) == (b"done\n", True)
         assert server.wait() == 0
     report = server.log.report()
-    assert (report["told"], report["clean"]) == ("1", "True")
+    assert (report["told"], report["clean"]) == ("1", "True"), server.log.text
     assert "Traceback" not in server.log.text
 
 
