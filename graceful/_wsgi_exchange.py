@@ -327,6 +327,8 @@ class WsgiExchange(Exchange):
 
     def watch(self) -> None:
         self._plain = False
+        if self._headers is not None and self._announces(self._headers):
+            self.kind = "sse"  # for reports, should it stay silent
 
     def _announces(self, headers: Headers) -> bool:
         """Whether the response that begins with `headers` is a stream of events."""

@@ -3,8 +3,9 @@
 WSGI servers have no loop on which a drain could be driven, so it gets one in a thread. Under
 gevent's monkey patching `threading.Thread` makes greenlets: a loop in one of those would be stopped
 by whatever blocks the hub, and, worse, `asyncio.get_running_loop` would find it in every greenlet
-of the thread (Django refuses its ORM then, `asyncio.run` anything). So the thread, the lock that
-waits for it and the selector are those from before the patching, by gevent's public `get_original`.
+of the thread (Django refuses its ORM then, `asyncio.run` anything). So threads are started by what
+`get_original` gives, which is public. The selector stays gevent's: locks that a greenlet waits for
+are handed on by the hub of the thread that had them first, and this way it runs while we sleep.
 """
 
 from __future__ import annotations
@@ -89,14 +90,17 @@ class ThreadLoop:
         ready = _lock()
         ready.acquire()
         self._over.acquire()
-        start_daemon(lambda: self._run(ready.release), "graceful-loop")
+        run = partial(self._run, ready.release)
+        if _patched():
+            original("_thread", "start_new_thread")(run, ())
+        else:
+            threading.Thread(target=run, name="graceful-loop", daemon=True).start()
         ready.acquire()  # until there is a loop: less than a millisecond
         assert self._loop is not None
         self._running = AsyncioLoop(self._loop)
 
     def _run(self, ready: Callable[[], object]) -> None:
-        selector: Any = original("selectors", "DefaultSelector")()
-        with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selector)) as runner:
+        with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
             self._loop = runner.get_loop()
             ready()
             self._loop.run_forever()
@@ -104,9 +108,10 @@ class ThreadLoop:
 
 
 def start_daemon(run: Callable[[], object], name: str) -> None:
-    """Run `run` in a daemon thread of the operating system."""
+    """Run `run` in a daemon thread of the operating system; asked by code on a `ThreadLoop`."""
     if _patched():
-        original("_thread", "start_new_thread")(run, ())
+        gevent: Any = import_module("gevent")
+        gevent.get_hub().threadpool.spawn(run)  # its threads have hubs that gevent takes care of
     else:
         threading.Thread(target=run, name=name, daemon=True).start()
 
