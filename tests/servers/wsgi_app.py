@@ -1,0 +1,62 @@
+"""A WSGI app for tests of servers: each kind of exchange, which says on stderr how it ended."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import graceful
+from graceful.wsgi import GracefulMiddleware
+
+
+def mark(text: str) -> None:
+    """Tell the test something, in order."""
+    os.write(2, f"@ {os.getpid()} {text}\n".encode())
+
+
+def slow() -> Iterator[bytes]:
+    """An answer that begins only when the drain has begun."""
+    mark("slow begins")
+    while not graceful.draining():
+        time.sleep(0.01)
+    time.sleep(0.2)
+    yield b"slow but whole\n"
+
+
+def stuck() -> Iterator[bytes]:
+    """An answer that never comes."""
+    mark("stuck begins")
+    while True:
+        time.sleep(0.05)
+    yield b""
+
+
+def ticks() -> Iterator[bytes]:
+    """Events, twenty times a second, for ever."""
+    try:
+        for n in range(10**6):
+            yield f"id: {n}\ndata: {n}\n\n".encode()
+            time.sleep(0.05)
+    finally:
+        mark("ticks ended")
+
+
+def respond(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    """Answer by path."""
+    path, kind = environ["PATH_INFO"], "text/plain"
+    body: Iterable[bytes] = [b"hello\n"]
+    if path == "/pid":
+        body = [str(os.getpid()).encode()]
+    elif path == "/slow":
+        body = slow()
+    elif path == "/stuck":
+        body = stuck()
+    elif path == "/ticks":
+        body, kind = ticks(), "text/event-stream"
+    start_response("200 OK", [("Content-Type", kind)])
+    return body
+
+
+app = GracefulMiddleware(respond)
