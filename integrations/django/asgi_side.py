@@ -288,6 +288,9 @@ class _AsyncParts:
         except asyncio.CancelledError:
             exchange.uncancel()
             raise
+        except Exception:
+            if not exchange.gone:  # otherwise it is how the app takes its end
+                raise
         finally:
             exchange_var.reset(token)
             exchange._receiving = None

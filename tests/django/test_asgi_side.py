@@ -306,6 +306,56 @@ async def test_a_farewell_waits_for_the_end_of_an_event(world: World, app: App) 
     assert call.complete
 
 
+@on_one("asyncio")
+async def test_a_stream_whose_client_is_slow_is_told_next(world: World, app: App) -> None:
+    """The app stands at its `yield` then; it is closed there, and what it has said is sent."""
+    closed.clear()
+    with override_settings(GRACEFUL={"stream_window": 0}):
+        app = ASGIHandler()
+    taken = anyio.Event()
+
+    async def third_is_slow(message: Any) -> None:
+        if message.get("body") == b"data: 2\n\n":
+            await taken.wait()
+
+    call = ask(world, app, "/chatty")
+    call.on_send = third_is_slow
+    await call.started(3)
+    world.lifecycle.terminate()
+    world.lifecycle.terminate()
+    while not world.lifecycle.core.tally.told:
+        await anyio.lowlevel.checkpoint()
+    taken.set()
+    await call.finished()
+    assert call.body.startswith(b"data: 1\n\ndata: 2\n\nretry: ")
+    assert call.body.count(b"data: ") == 3
+    assert call.complete
+    gc.collect()
+    await anyio.sleep(0.1)
+    assert closed == ["async"]
+
+
+@on_one("asyncio")
+async def test_an_app_that_raises_at_its_end_ends_all_the_same(world: World, app: App) -> None:
+    """Its client has been told, so its error is nobody's."""
+    call = await ask(world, app, "/sore-loser").started(2)
+    world.lifecycle.terminate()
+    await call.finished()
+    assert FAREWELL in call.body
+    assert call.complete
+
+
+@on_one("asyncio")
+async def test_a_stream_inside_an_event_is_cut_at_the_deadline(world: World, app: App) -> None:
+    """Its client sees that the response is not whole."""
+    call = await ask(world, app, "/half").started(2)
+    world.lifecycle.terminate()
+    await call.finished()
+    assert (call.body, call.complete) == (b"data: 1\n", False)
+    assert [s.name for s in world.lifecycle.core.tally.cut] == ["GET /half"]
+    assert len(world.lifecycle.tracker) == 0
+
+
 @on_both_paths
 @on_one("asyncio")
 async def test_a_new_stream_in_a_drain_is_sent_away(world: World, app: App) -> None:

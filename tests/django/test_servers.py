@@ -46,6 +46,7 @@ WAYS = [
     pytest.param(
         GUNICORN, "shop.wsgi:application", ("-k", "gthread", "--threads", "8"), id="gthread"
     ),
+    pytest.param(GUNICORN, "shop.wsgi:application", ("-k", "gevent"), id="gevent"),
     pytest.param(GUNICORN, "shop.asgi:application", ("-k", "asgi"), id="gunicorn-asgi"),
     pytest.param(
         GUNICORN,

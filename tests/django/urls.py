@@ -93,6 +93,30 @@ async def halves() -> AsyncIterator[str]:
         await asyncio.sleep(1)
 
 
+async def sore_loser() -> AsyncIterator[str]:
+    """One event, and an error when it is ended."""
+    yield "data: 1\n\n"
+    try:
+        await asyncio.sleep(1000)
+    except asyncio.CancelledError:
+        raise LookupError("on purpose") from None
+
+
+async def chatty() -> AsyncIterator[str]:
+    """Events as fast as the client takes them."""
+    try:
+        for n in itertools.count(1):
+            yield f"data: {n}\n\n"
+    finally:
+        closed.append("async")
+
+
+async def half() -> AsyncIterator[str]:
+    """An event that never ends."""
+    yield "data: 1\n"
+    await asyncio.sleep(1000)
+
+
 async def breaks() -> AsyncIterator[str]:
     """One event and an error."""
     yield "data: 1\n\n"
@@ -147,6 +171,9 @@ urlpatterns = [
     path("events", events(one_and_silence)),
     path("halves", events(halves)),
     path("breaks", events(breaks)),
+    path("sore-loser", events(sore_loser)),
+    path("chatty", events(chatty)),
+    path("half", events(half)),
     path("endless", events(endless)),
     path("rows", rows),
     path("stream", stream),
