@@ -47,6 +47,9 @@ SERVING: Final = Phase.SERVING  # a global is found faster than an attribute of 
 ANYWHERE: Final = b""
 """A boundary that each part of the body ends with."""
 
+MANY_TYPES: Final = 64
+"""Types to remember; an app that makes a new one for each response must not fill the memory."""
+
 NO_PARTS: Final[Iterator[bytes]] = iter(())
 enter_context, get_exchange = exchange_var.set, exchange_var.get
 
@@ -65,6 +68,8 @@ class Shell:
     sse_event: str
     lock: Any
     """For what the core counts: here many threads ask it at once."""
+    no_files: set[type]
+    """Types of bodies that are known for no file wrappers."""
 
 
 class WsgiExchange(Exchange):
@@ -194,14 +199,26 @@ class WsgiExchange(Exchange):
         if self._may_end() and (last := self._farewell()):
             self._write(last)
 
-    def is_sent_as(self, wrapper: type) -> bool:
-        """Whether the body is a file, in the server's own wrapper, that tells us when it is closed.
+    def is_file(self, kind: type) -> bool:
+        """Whether the server gets the very object, of type `kind`, that the app has returned.
 
-        The very object is returned then, for servers to send it the fast way.
+        It is then a file in the server's own wrapper, and tells us when it is closed.
         """
+        wrapper = self.environ.get("wsgi.file_wrapper")
+        if isinstance(wrapper, type) and issubclass(kind, wrapper):
+            return self._closes_with_its_file()
+        if len(self.shell.no_files) < MANY_TYPES:
+            self.shell.no_files.add(kind)
+        return False
+
+    def has_same_request(self, environ: Environ) -> bool:
+        """Whether `environ` is this request's, or a copy that some middleware has made of it."""
+        given = environ.get("wsgi.input")
+        same = given is not None and given is self.environ.get("wsgi.input")
+        return environ is self.environ or same
+
+    def _closes_with_its_file(self) -> bool:
         body = self._body
-        if not isinstance(body, wrapper):
-            return False
         inner = getattr(body, "close", None)
 
         def close() -> None:
@@ -233,11 +250,17 @@ class WsgiExchange(Exchange):
     # -- the server's side -------------------------------------------------------------------
 
     def __iter__(self) -> Iterator[bytes]:
-        return self if self._parts is not NO_PARTS else iter(self._body)
+        if self._parts is NO_PARTS:
+            return iter(self._body)
+        if self._plain and self._headers is not None:
+            if get_exchange() is not self:  # another thread may iterate than has called
+                enter_context(self)
+            for name, _ in self._headers:
+                if name == "Content-Length":  # a body that nobody could end before its time
+                    return self._parts
+        return self
 
     def __next__(self) -> bytes:
-        if get_exchange() is not self:  # a server may go back and forth between two responses
-            enter_context(self)
         if not self._plain:
             return self._next_watched()
         part = next(self._parts)  # most bodies end with one, so the second is asked for unseen, too
@@ -253,16 +276,15 @@ class WsgiExchange(Exchange):
         """The server is done with the response, whatever came of it. Twice changes nothing."""
         shell = self.shell
         try:
-            if (
-                self._parts is not NO_PARTS
-                and (close := getattr(self._body, "close", None)) is not None
-            ):
-                close()
+            if self._parts is not NO_PARTS:
+                close = getattr(self._body, "close", None)
+                if close is not None:
+                    close()
         finally:
             # What follows is `Tracker.end`, in line.
             if self in (live := shell.live):
                 del live[self]
-                if get_exchange() is self:
+                if self._plain or get_exchange() is self:
                     enter_context(self._outer)
                 seconds = shell.clock() - self.began
                 if seconds < LONG or self.timed:
@@ -280,6 +302,8 @@ class WsgiExchange(Exchange):
         self.close()
 
     def _next_watched(self) -> bytes:
+        if get_exchange() is not self:  # the server may go back and forth between two responses
+            enter_context(self)
         if not self._recognised:
             self._recognise()
         if self._may_end():
@@ -388,9 +412,18 @@ class WsgiExchange(Exchange):
         for top in _running():
             frames = frames_of(top)
             for index, frame in enumerate(frames):
-                if any(value is self for value in frame.f_locals.values()):
+                if self._is_served_by(frame):
                     return format_frames(frames[index:])
         return ""
+
+    def _is_served_by(self, frame: FrameType) -> bool:
+        """Whether `frame` is the app's generator, or somebody's who has the body at hand."""
+        ours: list[object] = [self]
+        if self._parts is not NO_PARTS:
+            ours += [self._parts, self._body]
+        if getattr(self._parts, "gi_frame", None) is frame:
+            return True
+        return any(value is one for value in frame.f_locals.values() for one in ours)
 
 
 class OneBlock(WsgiExchange):

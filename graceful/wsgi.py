@@ -23,7 +23,7 @@ from ._wsgi_exchange import (
     WsgiExchange,
     response_headers,
 )
-from .context import HANDLE, exchange_var
+from .context import exchange_var
 from .core.budget import Settings, SettingsError
 from .core.farewell import checked_event_name
 from .core.inflight import Exchange
@@ -117,8 +117,14 @@ class GracefulMiddleware:
             outer = _if_alive(outer)
             if outer is not None and _has_already(outer, environ):
                 return self.app(environ, start_response)
-        if environ.get("PATH_INFO") in self._probe_paths:
-            answered = self._probed(environ, start_response)
+            if outer is not None:
+                outer.watch()  # the two may be iterated by turns
+        try:
+            path = environ["PATH_INFO"]
+        except KeyError:
+            path = ""
+        if path in self._probe_paths:
+            answered = self._probed(path, environ, start_response)
             if answered is not None:
                 return answered
         shell = self._shell
@@ -134,24 +140,24 @@ class GracefulMiddleware:
         exchange._parts = NO_PARTS
         exchange._outer = outer
         exchange._first = None
-        exchange._plain = plain = shell.core.phase is SERVING
+        plain = shell.core.phase is SERVING
+        exchange._plain = plain and outer is None
         exchange.began = began = shell.clock()
         shell.live[exchange] = None
         if not plain and exchange.is_too_late(began):
             exchange.abandon()
             return _refuse(start_response, "draining", exchange.close_headers())
-        environ["graceful.exchange"] = HANDLE
         enter_context(exchange)
         try:
             body = self.app(environ, exchange.start_response)
             exchange._body = body
-            if type(body) is list and (plain or not exchange.farewell_due):
-                if len(body) == 1:  # pyright: ignore[reportUnknownArgumentType]
+            kind: type = type(body)
+            if kind is list and (plain or not exchange.farewell_due):
+                if len(body) == 1:  # type: ignore[arg-type]
                     exchange.__class__ = OneBlock
                 return exchange
-            wrapper = environ.get("wsgi.file_wrapper")
-            if type(wrapper) is type and exchange.is_sent_as(wrapper):
-                return body  # the very object: servers send it the fast way
+            if kind not in shell.no_files and exchange.is_file(kind):
+                return body
             try:
                 exchange._parts = iter(body)
             except TypeError:
@@ -167,11 +173,13 @@ class GracefulMiddleware:
 
     # -- probes --------------------------------------------------------------------------------
 
-    def _probed(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes] | None:
+    def _probed(
+        self, path: str, environ: Environ, start_response: StartResponse
+    ) -> Iterable[bytes] | None:
         """Answer a probe; None when this is none, or one that the app answers."""
         if self._probes is None:
             return None
-        probe = self._probes.match(environ["PATH_INFO"])
+        probe = self._probes.match(path)
         shell = self._entered()
         if shell is None and probe == "ready":
             return _refuse(start_response, self._problem, [("Cache-Control", "no-store")])
@@ -237,6 +245,7 @@ class GracefulMiddleware:
             clock=lifecycle.clock,
             sse_event=self.sse_event,
             lock=threading.Lock(),
+            no_files=set(),
         )
 
     def _name(self) -> str:
@@ -271,7 +280,7 @@ def _has_already(outer: Exchange, environ: Environ) -> bool:
 
     A handler may also call the app with a request of its own, as some batch endpoints do.
     """
-    return not isinstance(outer, WsgiExchange) or "graceful.exchange" in environ
+    return not isinstance(outer, WsgiExchange) or outer.has_same_request(environ)
 
 
 def _no_body(body: object) -> TypeError:
