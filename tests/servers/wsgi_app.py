@@ -25,6 +25,15 @@ def slow() -> Iterator[bytes]:
     yield b"slow but whole\n"
 
 
+def trickle() -> Iterator[bytes]:
+    """A long answer that is no stream: it must be whole."""
+    yield b"first\n"
+    while not graceful.draining():
+        time.sleep(0.01)
+    time.sleep(0.2)
+    yield b"last\n"
+
+
 def stuck() -> Iterator[bytes]:
     """An answer that never comes."""
     mark("stuck begins")
@@ -51,6 +60,8 @@ def respond(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         body = [str(os.getpid()).encode()]
     elif path == "/slow":
         body = slow()
+    elif path == "/trickle":
+        body = trickle()
     elif path == "/stuck":
         body = stuck()
     elif path == "/ticks":
