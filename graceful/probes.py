@@ -27,7 +27,7 @@ from .core.lifecycle import LifecycleCore
 from .core.phases import Phase
 from .core.records import Fault, Notice, Record
 from .loops import Loop, current_loop
-from .threads import original, start_daemon, wait_for
+from .threads import original, start_work, wait_for
 
 __all__ = ["Answer", "Check", "Probes"]
 
@@ -249,7 +249,7 @@ async def _in_thread(check: Check, name: str, hanging: set[str]) -> object:
         loop.soon(done.set)
 
     hanging.add(name)
-    start_daemon(partial(copy_context().run, run), f"graceful-check-{name}")
+    start_work(partial(copy_context().run, run), f"graceful-check-{name}")
     await done.wait()
     return future.result()
 

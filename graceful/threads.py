@@ -25,7 +25,7 @@ import anyio.to_thread
 
 from .loops import AsyncioInterrupt, AsyncioLoop, Interrupt, current_loop
 
-__all__ = ["ThreadLoop", "in_thread", "original", "start_daemon", "wait_for"]
+__all__ = ["ThreadLoop", "in_thread", "original", "start_daemon", "start_work", "wait_for"]
 
 T = TypeVar("T")
 
@@ -90,11 +90,7 @@ class ThreadLoop:
         ready = _lock()
         ready.acquire()
         self._over.acquire()
-        run = partial(self._run, ready.release)
-        if _patched():
-            original("_thread", "start_new_thread")(run, ())
-        else:
-            threading.Thread(target=run, name="graceful-loop", daemon=True).start()
+        start_daemon(partial(self._run, ready.release), "graceful-loop")
         ready.acquire()  # until there is a loop: less than a millisecond
         assert self._loop is not None
         self._running = AsyncioLoop(self._loop)
@@ -108,12 +104,20 @@ class ThreadLoop:
 
 
 def start_daemon(run: Callable[[], object], name: str) -> None:
-    """Run `run` in a daemon thread of the operating system; asked by code on a `ThreadLoop`."""
+    """Run `run`, which takes as long as the process, in a daemon thread of the operating system."""
+    if _patched():
+        original("_thread", "start_new_thread")(run, ())
+    else:
+        threading.Thread(target=run, name=name, daemon=True).start()
+
+
+def start_work(run: Callable[[], object], name: str) -> None:
+    """Run `run`, which is over soon, in a thread; asked by code on a `ThreadLoop`."""
     if _patched():
         gevent: Any = import_module("gevent")
         gevent.get_hub().threadpool.spawn(run)  # its threads have hubs that gevent takes care of
     else:
-        threading.Thread(target=run, name=name, daemon=True).start()
+        start_daemon(run, name)
 
 
 async def in_thread(function: Callable[[], object]) -> object:
@@ -131,7 +135,7 @@ async def in_thread(function: Callable[[], object]) -> object:
             future.set_exception(error)
         loop.soon(done.set)
 
-    start_daemon(partial(copy_context().run, run), "graceful-hook")
+    start_work(partial(copy_context().run, run), "graceful-hook")
     await done.wait()
     return future.result()
 
