@@ -343,7 +343,7 @@ def _cut_by(slots: list[Slot]) -> list[Straggler]:
     found: list[Straggler] = []
     for slot in slots:
         if slot.cut:
-            found.append(_straggler(slot, f"{slot.cut:.0f} cut"))
+            found += [_straggler(slot, "cut, see above")] * int(slot.cut)
         elif not slot.reported and slot.in_flight:
             found.append(_straggler(slot, f"killed with up to {slot.in_flight:.0f} in flight"))
     return found

@@ -53,13 +53,26 @@ class Launcher:
     announces: str
     """Regular expression of the line in which the server tells its port."""
     workers: int = 1
+    speakers: int | None = None
+    """Processes that log the phases; None = each worker, 1 = a parent speaks for all."""
     refuses_while_draining: bool = True
     """The listener is closed in DRAINING. Not where a parent or sibling holds it open."""
     own_exit_status: bool = True
     """The exit status is graceful's, 0 or 70. A managing parent keeps its own."""
+    sends_head_alone: bool = True
+    """The head of a response is sent before its first byte of body."""
+    denies_with: int = 503
+    """The status by which a WebSocket is refused; 403 where the server has no denial response."""
+    reports_holds: bool = True
+    """The drain report names holds; a parent only counts them, its worker has named them."""
     noise: str = ""
     """Regular expression of errors that the server itself logs where nothing has gone wrong."""
     environment: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    @property
+    def voices(self) -> int:
+        """Processes that log the phases."""
+        return self.speakers or self.workers
 
 
 @dataclass(frozen=True)
@@ -209,7 +222,7 @@ class ServerProcess:
     def await_serving(self) -> None:
         """Wait until every worker serves."""
         self.await_port()
-        self.log.wait_event("serving", count=self.launcher.workers)
+        self.log.wait_event("serving", count=self.launcher.voices)
         self.await_listening()
 
     def await_listening(self) -> None:

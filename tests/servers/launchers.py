@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from .harness import Launcher
 
-__all__ = ["UVICORN", "UVICORN_H11", "UVICORN_WORKERS", "UVICORN_WSPROTO"]
+__all__ = [
+    "GUNICORN_ASGI",
+    "GUNICORN_GEVENT",
+    "GUNICORN_GTHREAD",
+    "GUNICORN_SYNC",
+    "GUNICORN_UVICORN",
+    "UVICORN",
+    "UVICORN_H11",
+    "UVICORN_WORKERS",
+    "UVICORN_WSPROTO",
+]
 
 _PORT = r"Uvicorn running on http://127\.0\.0\.1:(\d+)"
 # Denials that the sans-I/O protocol has sent, and streams that ended with a disconnect.
@@ -41,3 +53,37 @@ UVICORN_WORKERS = Launcher(
     refuses_while_draining=False,
     own_exit_status=False,
 )
+
+_GUNICORN = (
+    *("gunicorn", "{app}", "-b", "127.0.0.1:0", "--no-control-socket"),
+    *("-c", "python:graceful.integrations.gunicorn_conf"),
+)
+_LISTENS = r"Listening at: http://127\.0\.0\.1:(\d+)"
+
+
+def gunicorn(name: str, *options: str, **traits: Any) -> Launcher:
+    """Return a gunicorn of two workers whose arbiter speaks for them."""
+    return Launcher(
+        name=f"gunicorn-{name}",
+        command=(*_GUNICORN, "-w", "2", *options),
+        announces=_LISTENS,
+        workers=2,
+        speakers=1,
+        reports_holds=False,
+        refuses_while_draining=False,
+        own_exit_status=False,
+        **traits,
+    )
+
+
+GUNICORN_ASGI = gunicorn(
+    "asgi",
+    *("-k", "asgi"),
+    noise="ASGI application returned without completing",
+    sends_head_alone=False,
+    denies_with=403,
+)
+GUNICORN_UVICORN = gunicorn("uvicorn", "-k", "uvicorn_worker.UvicornWorker", noise=_NOISE)
+GUNICORN_GTHREAD = gunicorn("gthread", "-k", "gthread", "--threads", "16")
+GUNICORN_GEVENT = gunicorn("gevent", "-k", "gevent")
+GUNICORN_SYNC = gunicorn("sync", "-k", "sync", "--workers", "4")
