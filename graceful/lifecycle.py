@@ -20,7 +20,7 @@ import anyio
 
 from .backstop import Backstop
 from .board import Board, Order, Slot
-from .core.budget import Settings, SettingsError, check
+from .core.budget import SHARED, Settings, SettingsError, check
 from .core.inflight import Hold, Tracker
 from .core.lifecycle import Cause, LifecycleCore
 from .core.phases import IllegalTransition, Phase
@@ -264,6 +264,8 @@ class Lifecycle:
     def _agree(self, member: Member) -> None:
         other = self._members[0]
         names = member.settings.differences(other.settings)
+        if member.guest:
+            names = [name for name in names if name in SHARED]
         if names:
             values = "; ".join(
                 f"{n} is {getattr(other.settings, n)!r} in {other.name} "

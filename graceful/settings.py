@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal, TypedDict
 
-from .core.budget import SETTINGS, Settings, SettingsError, Sourced, closest, resolve
+from .core.budget import SETTINGS, SHARED, Settings, SettingsError, Sourced, closest, resolve
 
 __all__ = ["Keywords", "for_development", "load", "unknown_variables"]
 
@@ -76,8 +76,15 @@ def _check_agreement(
     from_code: Mapping[str, Sourced], base: Settings, from_env: Mapping[str, Sourced]
 ) -> None:
     for name, given in from_code.items():
-        known = name in base.sources and name not in from_env
-        if known and given.value != getattr(base, name):
+        if name in from_env or given.value == getattr(base, name):
+            continue
+        if name in SHARED and name not in base.sources:
+            raise SettingsError(
+                f"{name} = {given.value!r} (from {given.source}) comes too late for the server, "
+                f"whose own stop keeps to {getattr(base, name)!r}; give it to install(...) in the "
+                f"server's configuration, or as ${_PREFIX}{name.upper()}"
+            )
+        if name in base.sources:
             raise SettingsError(
                 f"{name} is {getattr(base, name)!r} in {base.source(name)} and {given.value!r} in "
                 f"{given.source}; give it in one place, or the same value in both"

@@ -16,6 +16,7 @@ from typing import Any, Final, Literal
 
 __all__ = [
     "SETTINGS",
+    "SHARED",
     "Finding",
     "ServerLimit",
     "Setting",
@@ -141,6 +142,9 @@ _ROWS: Final = MappingProxyType({row.name: row for row in SETTINGS})
 
 _PARTS: Final = ("pre_stop", "propagation_delay", "drain_timeout", "cleanup_timeout", "exit_margin")
 """What the grace period is made of, in the order in which it is spent."""
+
+SHARED: Final = frozenset({"grace_period", "stream_window", "linger", *_PARTS})
+"""What is one for the whole instance: its timeline. Probes may be each app's own."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,13 +85,17 @@ def test_settings_that_are_wrong_are_the_answer(
 
 
 def test_settings_of_the_server_are_added_to(lifecycle: Lifecycle) -> None:
-    """Those of gunicorn's `install()`; one that is given in both places has to be the same."""
+    """Those of gunicorn's `install()`: probes are the app's own, the timeline is the server's."""
     lifecycle.defaults = Settings(grace_period=60.0, sources={"grace_period": "install()"})
-    with override_settings(GRACEFUL={"propagation_delay": 20}):
-        assert client().get("/readyz").status_code == 200
+    with override_settings(GRACEFUL={"readiness_path": "/up", "stream_window": 5}):
+        assert client().get("/up").status_code == 200
     assert lifecycle.settings.grace_period == 60
-    assert lifecycle.settings.propagation_delay == 20
-    assert lifecycle.settings.source("propagation_delay") == "settings.GRACEFUL"
+    assert lifecycle.settings.source("grace_period") == "install()"
+    with override_settings(GRACEFUL={"propagation_delay": 20}):
+        reply = client().get("/readyz")
+    assert reply.status_code == 503
+    assert b"comes too late for the server, whose own stop keeps to 5.0" in reply.content
+    assert b"as $GRACEFUL_PROPAGATION_DELAY" in reply.content
     with override_settings(GRACEFUL={"grace_period": 20}):
         reply = client().get("/readyz")
     assert reply.status_code == 503

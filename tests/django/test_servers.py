@@ -88,6 +88,25 @@ def test_it_stops_as_it_says(launcher: Launcher, app: str, arguments: tuple[str,
     assert "Traceback" not in server.log.text
 
 
+UNDER_GUNICORN = [way for way in WAYS if way.values[0] is GUNICORN and way.id != "gevent"]
+
+
+@pytest.mark.parametrize(("launcher", "app", "arguments"), UNDER_GUNICORN)
+def test_workers_that_nobody_has_asked_are_unready_too(
+    launcher: Launcher, app: str, arguments: tuple[str, ...]
+) -> None:
+    """The first request that a worker gets may come in lame duck."""
+    slow = {**QUICK, "GRACEFUL_PROPAGATION_DELAY": 2}
+    with launch(launcher, app, *arguments, "-w", "2", env=slow, serving=False) as server:
+        server.await_port()
+        server.log.wait("Booting worker", count=2)
+        server.terminate()
+        server.log.wait_event("lame duck")
+        assert {server.get("/readyz").status for _ in range(20)} == {503}
+        assert server.get("/livez").status == 200
+        assert server.wait() == 0
+
+
 def manage(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run manage.py of the example."""
     return subprocess.run(

@@ -119,3 +119,18 @@ def test_for_development() -> None:
 def test_keywords_are_the_settings() -> None:
     """What editors offer as keyword arguments is what the table of settings has."""
     assert set(get_type_hints(Keywords)) == {row.name for row in SETTINGS}
+
+
+def test_the_timeline_belongs_to_the_server_that_ends_the_process() -> None:
+    """An app that names another one comes too late; its probes are its own."""
+    base = load({"grace_period": 60}, source="install(...)", environ={})
+    merged = load({"readiness_path": "/up", "linger": 1}, source="App(...)", environ={}, base=base)
+    assert (merged.grace_period, merged.readiness_path) == (60, "/up")
+    with pytest.raises(SettingsError) as caught:
+        load({"linger": 2}, source="App(...)", environ={}, base=base)
+    assert str(caught.value) == (
+        "linger = 2 (from App(...)) comes too late for the server, whose own stop keeps to 1.0; "
+        "give it to install(...) in the server's configuration, or as $GRACEFUL_LINGER"
+    )
+    settled = {"GRACEFUL_LINGER": "3"}
+    assert load({"linger": 2}, source="App(...)", environ=settled, base=base).linger == 3
