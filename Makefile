@@ -35,7 +35,9 @@ check: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(RUN) -m tests.benchmarks.hot_path
 	$(RUN) -m tests.benchmarks.throughput
+	$(RUN) -m tests.benchmarks.wsgi_hot_path
 	$(RUN) -m tests.benchmarks.rolling_restarts
+	$(RUN) -m tests.benchmarks.gunicorn_restarts
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

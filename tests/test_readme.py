@@ -12,6 +12,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from graceful.core.budget import SETTINGS, Setting
+from tests.servers.harness import Launcher, launch, settings
+from tests.servers.launchers import LISTENS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
@@ -59,7 +61,7 @@ def python_blocks(marker: str) -> list[str]:
     return [code for language, code in BLOCKS if language == "python" and marker in code]
 
 
-@pytest.mark.parametrize("code", python_blocks("app = "))
+@pytest.mark.parametrize("code", python_blocks("\napp = "))
 def test_each_app_works_as_pasted(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """An app of the README comes up, answers its probe, and stops."""
     if "django" in code:
@@ -72,6 +74,26 @@ def test_each_app_works_as_pasted(code: str, monkeypatch: pytest.MonkeyPatch) ->
     exec(code, scope)
     with TestClient(scope["app"]) as client:  # type: ignore[arg-type]
         assert client.get("/readyz").json()["status"] == "ready"
+
+
+def test_flask_under_gunicorn_works_as_pasted(tmp_path: Path) -> None:
+    """The app and the configuration file, each as it stands there, started and stopped."""
+    (app,), (config,) = python_blocks("Flask(__name__)"), python_blocks("# gunicorn.conf.py")
+    (tmp_path / "app.py").write_text(app)
+    (tmp_path / "gunicorn.conf.py").write_text(config)
+    command = ("gunicorn", "app:application", "-b", "127.0.0.1:0", "--no-control-socket")
+    launcher = Launcher(
+        name="gunicorn", command=command, announces=LISTENS, directory=tmp_path, speakers=1
+    )
+    env = settings(propagation_delay=0.5)
+    with launch(launcher, "", env=env) as server:
+        assert server.get("/").body == b"hello\n"
+        assert server.get("/readyz").status == 200
+        server.terminate()
+        server.log.wait_event("lame duck")
+        assert server.get("/readyz").status == 503
+        assert server.wait() == 0
+        assert server.log.report()["clean"] == "True"
 
 
 def test_python_blocks_compile() -> None:

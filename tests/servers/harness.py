@@ -68,6 +68,8 @@ class Launcher:
     noise: str = ""
     """Regular expression of errors that the server itself logs where nothing has gone wrong."""
     environment: Mapping[str, str] = field(default_factory=dict[str, str])
+    directory: Path = ROOT
+    """Where it is started."""
 
     @property
     def voices(self) -> int:
@@ -328,7 +330,7 @@ def launch(
     read, write = os.pipe()
     process = subprocess.Popen(
         [sys.executable, "-m", *command, *arguments],
-        cwd=ROOT,
+        cwd=launcher.directory,
         env={**clean_environment(), **launcher.environment, **variables},
         stdin=stdin,
         stdout=subprocess.DEVNULL,

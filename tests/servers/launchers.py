@@ -12,6 +12,7 @@ __all__ = [
     "GUNICORN_GTHREAD",
     "GUNICORN_SYNC",
     "GUNICORN_UVICORN",
+    "LISTENS",
     "UVICORN",
     "UVICORN_H11",
     "UVICORN_WORKERS",
@@ -58,7 +59,7 @@ _GUNICORN = (
     *("gunicorn", "{app}", "-b", "127.0.0.1:0", "--no-control-socket"),
     *("-c", "python:graceful.integrations.gunicorn_conf"),
 )
-_LISTENS = r"Listening at: http://127\.0\.0\.1:(\d+)"
+LISTENS = r"Listening at: http://127\.0\.0\.1:(\d+)"
 
 
 def gunicorn(name: str, *options: str, **traits: Any) -> Launcher:
@@ -66,7 +67,7 @@ def gunicorn(name: str, *options: str, **traits: Any) -> Launcher:
     return Launcher(
         name=f"gunicorn-{name}",
         command=(*_GUNICORN, "-w", "2", *options),
-        announces=_LISTENS,
+        announces=LISTENS,
         workers=2,
         speakers=1,
         reports_holds=False,
