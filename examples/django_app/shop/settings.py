@@ -8,6 +8,8 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
 ]
 
+# Variables such as GRACEFUL_GRACE_PERIOD beat this. With gunicorn, seconds that differ from the
+# defaults belong there, or into its install(...): the arbiter keeps to them, too.
 GRACEFUL = {
     "grace_period": 30,  # as terminationGracePeriodSeconds
     "propagation_delay": 5,
