@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Any, Final
 
 from asgiref.sync import async_to_sync
+from django.core.exceptions import RequestAborted
 from django.http import HttpResponse
 
 from graceful._asgi_exchange import Shell
@@ -175,13 +176,14 @@ class DjangoExchange(HttpExchange):
         return plain_text(503, "draining", {"Retry-After": "1", **self.close_header()})
 
     def runs_in(self, task: asyncio.Task[Any] | None) -> None:
-        """Take note of Django's task for this request; after an error nobody closes a response."""
+        """Take note of the task for this request; after an error nobody closes a response."""
         self.task = task
         if task is not None:
             task.add_done_callback(self._task_done)
 
     def _task_done(self, task: asyncio.Task[Any]) -> None:
-        if task.cancelled() or task.exception() is not None:
+        closes_later = _is_of_django_5(task) and not task.cancelled() and task.exception() is None
+        if not closes_later:
             self.over()
 
     def over(self) -> None:
@@ -286,10 +288,12 @@ class _AsyncParts:
         except StopAsyncIteration:
             exchange.complete()
         except asyncio.CancelledError:
-            exchange.uncancel()
+            if exchange.uncancel() and not _is_of_django_5(exchange.task):
+                raise RequestAborted from None
             raise
         except Exception:
             if not exchange.gone:  # otherwise it is how the app takes its end
+                exchange.over()
                 raise
         finally:
             exchange_var.reset(token)
@@ -300,6 +304,15 @@ class _AsyncParts:
         close: Callable[[], Awaitable[None]] | None = getattr(self._parts, "aclose", None)
         if close is not None:
             await close()
+
+
+def _is_of_django_5(task: asyncio.Task[Any] | None) -> bool:
+    """Whether `task` was made by Django for one response, and takes a cancellation for its end.
+
+    So up to 5.2; since 6.0 views run in the server's task, and `RequestAborted` is what ends them.
+    """
+    coroutine = task.get_coro() if task is not None else None
+    return getattr(coroutine, "__name__", "") == "process_request"
 
 
 def _parts(exchange: DjangoExchange, parts: Iterator[bytes]) -> Iterator[bytes]:
