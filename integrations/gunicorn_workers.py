@@ -2,7 +2,7 @@
 
 Private names used, each in one line of its adapter: `Worker.alive`, `nr`, `max_requests`, `PIPE`,
 `handle_exit`; gthread's `method_queue`, `murder_keepalived`, `set_accept_enabled`, `accept`,
-`worker_connections`, `nr_conns`, `poller`; asgi's `_serve`, `servers`, `nr_conns`. Tested with
+`enqueue_req`, `worker_connections`, `nr_conns`; asgi's `_serve`, `servers`, `nr_conns`. Tested with
 gunicorn 27.0.1.
 
 How it fits together
@@ -17,9 +17,14 @@ How it fits together
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import select
+import signal
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from socket import SHUT_WR, socket
+from ssl import SSLSocket
 from types import CoroutineType, FrameType
 from typing import Any, ClassVar, Final
 
@@ -29,11 +34,15 @@ from gunicorn.workers.base import Worker
 from graceful.core.budget import ServerLimit
 from graceful.lifecycle import Lifecycle, Member, current
 from graceful.listeners import close_when_empty
+from graceful.loops import Loop
 from graceful.servers import ServerOwner
 from graceful.signals import Handler
 from graceful.threads import ThreadLoop
 
 __all__ = ["GunicornWorker", "adapter_of", "detect", "join", "leave"]
+
+CLIENT_CLOSES: Final = 2.0
+"""Seconds that a client has to close after a response that says so; gunicorn's own limit."""
 
 
 class GunicornWorker:
@@ -59,6 +68,9 @@ class GunicornWorker:
     def detach(self) -> None:
         pass
 
+    def use(self, loop: Loop) -> None:
+        """Take `loop` for what must not hold up the worker's own."""
+
     async def stop_accepting(self) -> None:
         """The worker goes on accepting until it leaves: the listener is everybody's."""
 
@@ -79,6 +91,20 @@ class SyncWorker(GunicornWorker):
 
 class ThreadWorker(GunicornWorker):
     """gthread: a main thread that accepts and polls, a pool that serves."""
+
+    def use(self, loop: Loop) -> None:
+        """Close connections beside the main thread, once each response says that it does.
+
+        A client may take its time to close, and gunicorn waits for each of them up to 2 s, in the
+        thread that serves all the others.
+        """
+        worker, submit = self._worker, self._worker.enqueue_req
+
+        def enqueue_req(conn: Any) -> None:
+            conn.close = partial(_close, loop, conn)
+            submit(conn)
+
+        worker.enqueue_req = enqueue_req
 
     async def stop_accepting(self) -> None:
         self._worker.method_queue.defer(self._close_listeners)
@@ -108,6 +134,27 @@ class ThreadWorker(GunicornWorker):
         end(self._worker)
 
 
+def _close(loop: Loop, conn: Any, graceful: bool = False) -> None:
+    plain = not isinstance(conn.sock, SSLSocket)  # which asyncio does not read from
+    if not (graceful and plain and not current().core.ready and _spawn(loop, conn.sock)):
+        type(conn).close(conn, graceful)
+
+
+def _spawn(loop: Loop, sock: socket) -> bool:
+    return loop.soon(lambda: loop.spawn(partial(_until_closed, sock)))
+
+
+async def _until_closed(sock: socket) -> None:
+    """Half-close, and close when the client has (RFC 9112 section 9.6), as gunicorn does."""
+    loop = asyncio.get_running_loop()
+    with sock, contextlib.suppress(OSError, TimeoutError):
+        sock.setblocking(False)
+        sock.shutdown(SHUT_WR)
+        async with asyncio.timeout(CLIENT_CLOSES):
+            while await loop.sock_recv(sock, 4096):
+                pass
+
+
 class GeventWorker(GunicornWorker):
     """gevent: looks at `alive` once a second by itself."""
 
@@ -118,8 +165,6 @@ class AsgiWorker(GunicornWorker):
     joins = False
 
     def attach(self, owner: ServerOwner) -> None:
-        import signal
-
         # asyncio would go on calling the worker's handler beside any other.
         self._worker.loop.remove_signal_handler(signal.SIGTERM)
 
@@ -197,7 +242,8 @@ def _served_by(task: asyncio.Task[Any]) -> Any:
     from gunicorn.workers.gasgi import ASGIWorker
 
     coroutine = task.get_coro()
-    if isinstance(coroutine, CoroutineType) and coroutine.cr_code is ASGIWorker._serve.__code__:
+    serve: Any = ASGIWorker._serve  # type: ignore[attr-defined]
+    if isinstance(coroutine, CoroutineType) and coroutine.cr_code is serve.__code__:
         frame: FrameType | None = coroutine.cr_frame
         return frame.f_locals["self"] if frame is not None else None
     return None
@@ -222,6 +268,8 @@ def join(worker: Any, lifecycle: Lifecycle) -> Member | None:
         return None
     member = Member(type(worker).__name__, lifecycle.defaults, ThreadLoop(), lifespan=True)
     lifecycle.join(member)
+    if isinstance(member.server, GunicornWorker):
+        member.server.use(member.loop)
     lifecycle.started()
     return member
 

@@ -47,7 +47,13 @@ WAITS = {
         "wait": "the only file that walks through a stop",
         "move_on_after": "until the next step of the timeline is due; hooks have a limit each",
     },
-    "graceful.lifecycle": {"wait": "`wait_draining` is how user code waits for the drain"},
+    "graceful.integrations.gunicorn_workers": {
+        "timeout": "a client has a limit for closing after a response that says so"
+    },
+    "graceful.lifecycle": {
+        "wait": "`wait_draining` is how user code waits for the drain; a worker without a loop of "
+        "its own waits for its clean-up hooks, which have their limit"
+    },
     "graceful.probe_server": {
         "get": "a probe's thread waits for checks that run on the loop, with their time limit",
         "join": "the port is free again when `close` returns",

@@ -70,6 +70,8 @@ class Launcher:
     environment: Mapping[str, str] = field(default_factory=dict[str, str])
     directory: Path = ROOT
     """Where it is started."""
+    inherits: tuple[int, ...] = ()
+    """Descriptors that it is started with."""
 
     @property
     def voices(self) -> int:
@@ -331,6 +333,7 @@ def launch(
     process = subprocess.Popen(
         [sys.executable, "-m", *command, *arguments],
         cwd=launcher.directory,
+        pass_fds=launcher.inherits,
         env={**clean_environment(), **launcher.environment, **variables},
         stdin=stdin,
         stdout=subprocess.DEVNULL,
