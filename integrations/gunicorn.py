@@ -28,7 +28,9 @@ from gunicorn.arbiter import Arbiter
 from graceful.board import Board, Order, Slot
 from graceful.core.budget import Settings, SettingsError
 from graceful.core.lifecycle import Cause
-from graceful.core.records import DrainReport, ExchangeCut, Notice, Started, Straggler
+from graceful.core.managed import worker_findings
+from graceful.core.phases import Phase
+from graceful.core.records import DrainReport, ExchangeCut, Fault, Notice, Started, Straggler
 from graceful.lifecycle import Lifecycle, current
 from graceful.settings import Keywords, load, unknown_variables
 
@@ -70,8 +72,9 @@ def install(namespace: MutableMapping[str, Any], **settings: Unpack[Keywords]) -
 
 
 def _refuse(lifecycle: Lifecycle, text: str) -> None:
-    if lifecycle.board is not None:  # a reload: never a dead arbiter
-        lifecycle.tell(Notice(f"{text}; the settings stay as they were"))
+    """Before the arbiter runs an error ends it; in a reload it is told, and nothing changes."""
+    if lifecycle.phase is not Phase.STARTING:
+        lifecycle.tell(Notice(f"{text}; that stays as it was"))
         return
     print(f"graceful: {text}", file=sys.stderr)
     sys.exit(1)
@@ -79,13 +82,27 @@ def _refuse(lifecycle: Lifecycle, text: str) -> None:
 
 def _add_hooks_when_read(lifecycle: Lifecycle) -> None:
     """Have each arbiter of this process get our hooks whenever it has read its configuration."""
-    original = Arbiter.setup
+    original, last_class = Arbiter.setup, ""
 
     def setup(self: Arbiter, app: Any) -> None:
+        nonlocal last_class
+        _check_worker_class(app.cfg, lifecycle, last_class)
+        last_class = app.cfg.settings["worker_class"].get()
         add_hooks(app.cfg, lifecycle)
         original(self, app)
 
     Arbiter.setup = setup  # type: ignore[method-assign]
+
+
+def _check_worker_class(cfg: Any, lifecycle: Lifecycle, last: str) -> None:
+    """Have a class that can't be loaded end the start with one line, and no arbiter that runs."""
+    given = cfg.settings["worker_class"].get()
+    try:
+        cfg.worker_class  # noqa: B018 - it is loaded when it is asked for
+    except Exception as error:
+        last_line = str(error).strip(" ]\n").rpartition("\n")[2]
+        _refuse(lifecycle, f"worker_class = {given!r} can't be loaded: {last_line}")
+        cfg.set("worker_class", last)
 
 
 def add_hooks(cfg: Any, lifecycle: Lifecycle) -> None:
@@ -95,35 +112,69 @@ def add_hooks(cfg: Any, lifecycle: Lifecycle) -> None:
     try:
         wanted = arbiter_timeout(settings, cfg.graceful_timeout)
     except SettingsError as error:
-        _refuse_start(lifecycle, str(error))
+        _refuse(lifecycle, str(error))
         wanted = cfg.graceful_timeout
     cfg.set("graceful_timeout", wanted)
     users = {name: getattr(cfg, name) for name in HOOKS}
+    if lifecycle.phase is Phase.SERVING:  # a reload
+        lifecycle.core.settings = settings
+        tell_findings(cfg, lifecycle)
 
     def when_ready(server: Any) -> None:
         users["when_ready"](server)
-        Instance(server, lifecycle)
+        vars(server)[INSTANCE] = Instance(server, lifecycle)
+
+    def on_exit(server: Any) -> None:
+        if INSTANCE in vars(server):
+            vars(server)[INSTANCE].report()
+        _guarded(lifecycle, users["on_exit"], server)
 
     def post_worker_init(worker: Any) -> None:
         users["post_worker_init"](worker)
         _begin_worker(worker, lifecycle)
 
     def worker_exit(server: Any, worker: Any) -> None:
-        workers.leave(vars(worker).get(MEMBER), lifecycle)
-        users["worker_exit"](server, worker)
+        workers.leave(getattr(worker, MEMBER, None), lifecycle)
+        _guarded(lifecycle, users["worker_exit"], server, worker)
 
     def worker_abort(worker: Any) -> None:
         _name_what_is_stuck(lifecycle)
-        users["worker_abort"](worker)
+        _guarded(lifecycle, users["worker_abort"], worker)
 
-    for hook in (when_ready, post_worker_init, worker_exit, worker_abort):
+    for hook in (when_ready, on_exit, post_worker_init, worker_exit, worker_abort):
         cfg.set(hook.__name__, hook)
 
 
-HOOKS: Final = ("when_ready", "post_worker_init", "worker_exit", "worker_abort")
+HOOKS: Final = ("when_ready", "on_exit", "post_worker_init", "worker_exit", "worker_abort")
+
+INSTANCE: Final = "graceful_instance"
+"""Attribute of an arbiter: its `Instance`, which outlives the configurations."""
 
 MEMBER: Final = "graceful_member"
 """Attribute of a worker: how it takes part in the lifecycle."""
+
+
+def _guarded(lifecycle: Lifecycle, hook: Callable[..., object], *arguments: object) -> None:
+    """Run a hook of the user's that must not stop the shutdown."""
+    try:
+        hook(*arguments)
+    except Exception as error:
+        name = getattr(hook, "__qualname__", repr(hook))
+        lifecycle.tell(Fault(f"gunicorn's hook {name}", f"{type(error).__name__}: {error}"))
+
+
+def tell_findings(cfg: Any, lifecycle: Lifecycle) -> None:
+    """Tell what of gunicorn's own settings works against the budget."""
+    findings = worker_findings(
+        lifecycle.core.settings,
+        blocks_heartbeat=cfg.worker_class_str == "sync",
+        workers=cfg.workers,
+        timeout=cfg.timeout,
+        max_requests=cfg.max_requests,
+        max_requests_jitter=cfg.max_requests_jitter,
+    )
+    for text in findings:
+        lifecycle.tell(Notice(text))
 
 
 def arbiter_timeout(settings: Settings, given: int) -> int:
@@ -146,17 +197,12 @@ def arbiter_timeout(settings: Settings, given: int) -> int:
     return given
 
 
-def _refuse_start(lifecycle: Lifecycle, text: str) -> None:
-    """Before the arbiter runs an error ends it; later it is only told."""
-    if lifecycle.core.ready:
-        lifecycle.tell(Notice(text))
-        return
-    print(f"graceful: {text}", file=sys.stderr)
-    sys.exit(1)
-
-
 def _begin_worker(worker: Any, lifecycle: Lifecycle) -> None:
     try:
+        outermost = getattr(worker, "wsgi", None)
+        for app in (outermost, getattr(outermost, "wsgi_app", None)):
+            if isinstance(error := getattr(app, "error", None), SettingsError):
+                raise error
         vars(worker)[MEMBER] = workers.join(worker, lifecycle)
     except LookupError as unknown:
         lifecycle.say_once(
@@ -186,6 +232,7 @@ class Instance:
         self._lifecycle = lifecycle
         self._core = lifecycle.core
         self._stopping = False
+        self._signalled: float | None = None
         assert lifecycle.board is not None
         assert lifecycle.defaults is not None
         self._board: Board = lifecycle.board
@@ -196,8 +243,7 @@ class Instance:
         server.wait_for_signals = self.wait_for_signals
         for name in ("int", "quit"):
             self._wrap_quick(name)
-        server.SIG_QUEUE = _Queue(server.SIG_QUEUE, self.third)
-        self._wrap_exit()
+        server.SIG_QUEUE = _Queue(server.SIG_QUEUE, self.arrived, self.third)
         self._say_started()
 
     def _wrap_quick(self, name: str) -> None:
@@ -209,16 +255,6 @@ class Instance:
 
         setattr(self._server, f"handle_{name}", handle)
 
-    def _wrap_exit(self) -> None:
-        cfg = self._server.cfg
-        users = cfg.on_exit
-
-        def on_exit(server: Any) -> None:
-            self.report()
-            users(server)
-
-        cfg.set("on_exit", on_exit)
-
     def _say_started(self) -> None:
         lifecycle, settings = self._lifecycle, self._core.settings
         lifecycle.tell(self._core.started(lifecycle.clock()))
@@ -228,8 +264,24 @@ class Instance:
         )
         for text in unknown_variables():
             lifecycle.tell(Notice(text))
+        tell_findings(self._server.cfg, lifecycle)
 
     # -- the ladder ----------------------------------------------------------------------------
+
+    def arrived(self, number: object) -> None:
+        """A signal has come; in signal context, so no lock and no word.
+
+        Its handler is called when the arbiter's loop gets to it, which a reload keeps for as long
+        as an old worker takes. The workers must not go on saying 200 until then.
+        """
+        first = self._signalled is None and not self._core.rung
+        if first and number == signal.SIGTERM and not self._server.reexec_pid:
+            self._signalled = time.monotonic()
+            self._board.climb(Order(self._first_rung(), self._signalled, "SIGTERM"))
+
+    def _first_rung(self) -> int:
+        """Return 2 where systemd holds the socket: who is started next serves what comes now."""
+        return 2 if self._server.systemd else 1
 
     def handle_term(self) -> None:
         """What the arbiter does on SIGTERM, of which the last one is our own."""
@@ -241,14 +293,10 @@ class Instance:
         if self._core.rung == 1 and timeline and self._lifecycle.clock() >= timeline.delay_ends:
             self._lifecycle.tell(self._core.delay_over(self._lifecycle.clock()))
             self._stop()
-        self._climb(2 if self._core.rung or self._keeps_its_port() else 1, "SIGTERM")
+        self._climb(2 if self._core.rung else self._first_rung(), "SIGTERM")
         if self._core.rung > 1 or not self._core.settings.propagation_delay:
             self._lifecycle.tell(self._core.delay_over(self._lifecycle.clock()))
             self._stop()
-
-    def _keeps_its_port(self) -> bool:
-        """Whether systemd holds the socket: what comes now is served by who is started next."""
-        return bool(self._server.systemd)
 
     def _stop(self) -> None:
         self._stopping = True
@@ -263,7 +311,8 @@ class Instance:
 
     def _climb(self, rung: int, cause: str) -> None:
         lifecycle, now = self._lifecycle, time.monotonic()
-        climbed = self._core.climb_to(rung, Cause(cause, signal=True), now)
+        at = now if self._core.rung or self._signalled is None else self._signalled
+        climbed = self._core.climb_to(rung, Cause(cause, signal=True), at)
         self._board.climb(Order(rung, now, cause))
         for record in climbed or ():
             lifecycle.tell(record)
@@ -291,13 +340,17 @@ class Instance:
 
 
 class _Queue:
-    """The arbiter's queue of signals, through which those of its own stop are seen."""
+    """The arbiter's queue of signals: seen as they come, and as they are taken."""
 
-    def __init__(self, queue: Any, seen: Callable[[object], object]) -> None:
+    def __init__(
+        self, queue: Any, arrived: Callable[[object], None], seen: Callable[[object], object]
+    ) -> None:
         self._queue = queue
+        self._arrived = arrived
         self._seen = seen
 
     def put_nowait(self, number: object) -> None:
+        self._arrived(number)
         self._queue.put_nowait(number)
 
     def get(self, block: bool = True, timeout: float | None = None) -> object:

@@ -1,0 +1,257 @@
+"""`install` in a configuration: with hooks of the user's, with what is wrong, and in a reload."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Generator, Mapping
+from pathlib import Path
+
+import pytest
+
+from .contract import APP
+from .harness import LIMIT, ROOT, Launcher, ServerProcess, clean_environment, launch, settings
+from .launchers import GUNICORN_ASGI, GUNICORN_GTHREAD, GUNICORN_SYNC
+from .test_gunicorn_ladder import await_flipped
+from .test_gunicorn_retire import WSGI_APP, app_of, ask, await_replaced, on, worker_of
+
+QUICK = settings(propagation_delay=0.3, stream_window=0.2, linger=0.2)
+
+IMPORT = "from graceful.integrations import gunicorn as graceful_gunicorn\n"
+INSTALL = IMPORT + "graceful_gunicorn.install(globals(), grace_period=20)\n"
+
+SAY = """
+import os
+
+def say(text):
+    os.write(2, f"@ {os.getpid()} {text}\\n".encode())
+
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A configuration file that is not written yet."""
+    return tmp_path / "gunicorn.conf.py"
+
+
+def refused(file: Path, text: str, app: str = WSGI_APP, *arguments: str) -> str:
+    """Return what gunicorn says of a configuration with which it must not start."""
+    file.write_text(textwrap.dedent(text))
+    command = ("gunicorn", "-c", str(file), "-b", "127.0.0.1:0", "--no-control-socket")
+    ran = subprocess.run(
+        [sys.executable, "-m", *command, *arguments, app],
+        cwd=ROOT,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+    )
+    assert ran.returncode not in (0, -signal.SIGKILL)
+    assert "Traceback" not in ran.stderr
+    return ran.stderr
+
+
+@contextlib.contextmanager
+def running(file: Path, text: str, launcher: Launcher = GUNICORN_ASGI) -> Generator[ServerProcess]:
+    """Start gunicorn with one worker and this configuration."""
+    file.write_text(textwrap.dedent(text))
+    more = ("-w", "1", "-c", str(file))
+    with launch(launcher, app_of(launcher), *more, env=QUICK) as server:
+        assert server.get("/readyz").status == 200
+        yield server
+
+
+def last_report(server: ServerProcess) -> Mapping[str, str]:
+    """Return the arbiter's: workers that were replaced have had their own."""
+    return [line.fields for line in server.log.lines if line.event == "drain report"][-1]
+
+
+# -- hooks ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_the_users_hooks_run_beside_ours(file: Path, place: str) -> None:
+    """Wherever they stand in the file."""
+    hooks = SAY + textwrap.dedent(
+        """
+        def when_ready(server): say("when ready")
+        def post_worker_init(worker): say("post worker init")
+        def worker_exit(server, worker): say("worker exit")
+        def on_exit(server): say("on exit")
+        """
+    )
+    text = hooks + INSTALL if place == "before" else INSTALL + hooks
+    with running(file, text, GUNICORN_GTHREAD) as server:
+        server.terminate()
+        assert server.wait() == 0
+        assert server.log.marks() == ["when ready", "post worker init", "worker exit", "on exit"]
+        assert server.log.index("drain report") < server.log.index("on exit")
+        assert server.log.events("lame duck", "drain report") == ["lame duck", "drain report"]
+
+
+def test_a_hook_that_raises_stops_nothing(file: Path) -> None:
+    """It is named, the report is written, and the status is as ever."""
+    hooks = "def worker_exit(server, worker): 1 / 0\ndef on_exit(server): [][1]\n"
+    with running(file, INSTALL + hooks, GUNICORN_GTHREAD) as server:
+        server.terminate()
+        assert server.wait() == 0
+        assert "ZeroDivisionError" in server.log.text
+        assert "IndexError" in server.log.text
+        assert server.log.report()["clean"].lower() == "true"
+        assert "Traceback" not in server.log.text
+
+
+# -- what is wrong -------------------------------------------------------------------------------
+
+
+def test_installing_twice(file: Path) -> None:
+    """One line that says so."""
+    assert "installs graceful twice" in refused(file, INSTALL * 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        pytest.param("grace_perod=30", "did you mean 'grace_period'", id="unknown"),
+        pytest.param("grace_period=5, propagation_delay=10", "leaves nothing", id="sum"),
+        pytest.param("grace_period='soon'", "grace_period", id="no number"),
+    ],
+)
+def test_settings_that_are_wrong(file: Path, text: str, told: str) -> None:
+    """The file is named, and so is what to do."""
+    said = refused(file, IMPORT + f"graceful_gunicorn.install(globals(), {text})\n")
+    assert told in said
+    assert said.count("\n") == 1
+
+
+def test_a_timeout_that_would_cut(file: Path) -> None:
+    """gunicorn's own patience is shorter than the drain."""
+    said = refused(file, "graceful_timeout = 5\n" + INSTALL)
+    assert "graceful_timeout = 5 s would kill workers" in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("hook", ["when_ready = 5", "def when_ready(): pass"])
+def test_a_hook_that_is_none(file: Path, hook: str) -> None:
+    """gunicorn says it itself."""
+    assert "when_ready" in refused(file, INSTALL + hook)
+
+
+def test_an_unknown_worker_class(file: Path) -> None:
+    """One line instead of gunicorn's traceback."""
+    said = refused(file, INSTALL + "worker_class = 'nosuch'\n")
+    assert "worker_class = 'nosuch' can't be loaded" in said
+    assert said.count("\n") == 1
+
+
+def test_an_app_that_contradicts(file: Path, tmp_path: Path) -> None:
+    """Both places are named, and gunicorn does not start."""
+    (tmp_path / "contradicts.py").write_text(
+        "from graceful.wsgi import GracefulMiddleware\n"
+        "app = GracefulMiddleware(lambda environ, start: [], grace_period=60)\n"
+    )
+    said = refused(file, INSTALL, "contradicts:app", "--pythonpath", str(tmp_path))
+    assert f"grace_period is 20.0 in install(...) in {file} and 60 in GracefulMiddl" in said
+
+
+# -- gunicorn's own settings ---------------------------------------------------------------------
+
+
+def test_what_works_against_the_budget_is_told(file: Path) -> None:
+    """Once, as warnings: nothing is cut by these."""
+    file.write_text(INSTALL + "timeout = 3\nmax_requests = 500\n")
+    with launch(GUNICORN_SYNC, WSGI_APP, "-c", str(file)) as server:
+        server.log.wait("timeout = 3 s kills a worker")
+        server.log.wait("max_requests = 500 without max_requests_jitter")
+
+
+# -- a reload ------------------------------------------------------------------------------------
+
+
+def test_a_reload_brings_new_settings(file: Path) -> None:
+    """To the arbiter as well as to the new worker; the report is still written at the end."""
+    with running(file, INSTALL) as server:
+        old = worker_of(server)
+        text = IMPORT + "graceful_gunicorn.install(globals(), grace_period=40.5)\n"
+        file.write_text(text)
+        server.send_signal(signal.SIGHUP)
+        await_replaced(server, old)
+        server.terminate()
+        assert server.wait() == 0
+        assert last_report(server)["grace_period"] == "40.5"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        pytest.param(INSTALL * 2, "installs graceful twice", id="twice"),
+        pytest.param(INSTALL + "worker_class = 'nosuch'\n", "can't be loaded", id="class"),
+        pytest.param(INSTALL + "graceful_timeout = 2\n", "would kill workers", id="timeout"),
+        pytest.param(INSTALL.replace("20", "'x'"), "grace_period", id="settings"),
+    ],
+)
+def test_a_reload_with_what_is_wrong_kills_no_arbiter(file: Path, text: str, told: str) -> None:
+    """It is told, what was there stays, and the instance serves on."""
+    command = [part for part in GUNICORN_SYNC.command if part not in ("-k", "sync")]
+    with running(file, INSTALL, dataclasses.replace(GUNICORN_SYNC, command=command)) as server:
+        old = worker_of(server)
+        file.write_text(text)
+        server.send_signal(signal.SIGHUP)
+        server.log.wait(told)
+        await_replaced(server, old)
+        server.terminate()
+        assert server.wait() == 0
+        assert last_report(server)["grace_period"] == "20.0"
+
+
+def test_a_sigterm_during_a_reload_is_heard_at_once(file: Path) -> None:
+    """gunicorn waits for its old workers and hears nothing: readiness must not wait with it."""
+    with running(file, INSTALL) as server, contextlib.closing(ask(server, "/stuck")) as stuck:
+        old = worker_of(server)
+        time.sleep(0.1)
+        server.send_signal(signal.SIGHUP)
+        server.log.wait_mark("startup", count=2)
+        server.log.wait(f"only worker {old} goes")
+        server.terminate()
+        give_up = time.monotonic() + 3
+        while server.get("/readyz").status != 503:
+            assert time.monotonic() < give_up, server.log.text
+        stuck.close()
+        assert server.wait() == 0
+
+
+# -- how the app is loaded -----------------------------------------------------------------------
+
+
+@on(GUNICORN_ASGI, GUNICORN_GTHREAD)
+def test_an_app_loaded_before_the_fork(launcher: Launcher) -> None:
+    """`--preload`: the app is built in the arbiter, whose life is not the workers'."""
+    arguments = ("-w", "2", "--preload")
+    with launch(launcher, app_of(launcher), *arguments, env=QUICK) as server:
+        assert server.get("/readyz").status == 200
+        with contextlib.closing(ask(server, "/slow")) as slow:
+            time.sleep(0.1)
+            server.terminate()
+            await_flipped(server)
+            assert slow.reply().body == b"slow but whole\n"
+        assert server.wait() == 0
+        assert server.log.report()["in_flight_at_signal"] == "1"
+
+
+def test_a_whole_configuration_comes_with_us() -> None:
+    """`-c python:…` and variables, with no file at all."""
+    assert "python:graceful.integrations.gunicorn_conf" in GUNICORN_ASGI.command
+    assert os.path.exists(ROOT / "integrations" / "gunicorn_conf.py")
+    with launch(GUNICORN_ASGI, APP, env=QUICK) as server:
+        line = server.log.lines[server.log.index("serving")]
+        assert line.fields["propagation_delay"] == "0.3"
+        server.terminate()
+        assert server.wait() == 0
