@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Unpack
+from typing import TYPE_CHECKING, Unpack
 
 from ._arguments import OneOrMore, callables, hooks
 from ._wsgi_exchange import (
@@ -36,6 +36,9 @@ from .observers import Observer
 from .probes import Answer, Check, Probes
 from .settings import Keywords, load, unknown_variables
 from .threads import ThreadLoop
+
+if TYPE_CHECKING:
+    from .probe_server import ProbeServer
 
 __all__ = ["GracefulMiddleware"]
 
@@ -85,6 +88,7 @@ class GracefulMiddleware:
         self._observers: tuple[Observer, ...] = ()
         self._hooks: tuple[Hook, ...] = ()
         self._probes: Probes | None = None
+        self._probe_server: ProbeServer | None = None
         self._member: Member | None = None
         self._shell: Shell | None = None
         self._joining = threading.Lock()
@@ -231,6 +235,11 @@ class GracefulMiddleware:
         for text in unknown_variables():
             lifecycle.say_once(Notice(text))
         lifecycle.started()
+        if self.settings.probe_port is not None and self._probes is not None:
+            from .probe_server import ProbeServer  # pulls in http.server, which few need
+
+            self._probe_server = ProbeServer(self.settings, self._probes, lifecycle)
+            self._probe_server.start()
         return self._new_shell(lifecycle, loop)
 
     def _new_shell(self, lifecycle: Lifecycle, loop: Loop) -> Shell:
@@ -259,6 +268,9 @@ class GracefulMiddleware:
             self._shell = None
         if member is None:
             return
+        if self._probe_server is not None:
+            self._probe_server.stop()
+            self._probe_server = None
         lifecycle = self.lifecycle
         lifecycle.leave(member)
         self._stop_observing()

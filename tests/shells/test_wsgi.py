@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import http.client
 import io
 import json
+import socket
 import sys
 import threading
 import weakref
@@ -488,6 +490,21 @@ def test_checks_run_whatever_they_are(process: Process, kind: str) -> None:
     assert [r.what for r in process.records if isinstance(r, Fault)] == [
         "readiness check 'database'"
     ]
+
+
+def test_the_private_port_opens_with_the_first_request(process: Process) -> None:
+    """And closes when the app leaves."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+    app = process.wrap(app_of([b"hello"]), probe_port=port)
+    Call(app).finish()
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=20)) as connection:
+        connection.request("GET", "/readyz")
+        assert connection.getresponse().status == 200
+    app.leave()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), 20)
 
 
 # -- bad settings ----------------------------------------------------------------------------
