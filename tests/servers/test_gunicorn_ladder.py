@@ -148,6 +148,20 @@ def test_systemd_signals_the_whole_group(launcher: Launcher) -> None:
         assert rungs(server) == [("1", "SIGTERM"), ("2", "SIGTERM")]
 
 
+@ON_ALL
+def test_a_worker_signalled_before_its_arbiter_waits_for_the_reason(launcher: Launcher) -> None:
+    """Nobody says in which order systemd signals a unit's processes."""
+    with running(launcher, LONG) as server:
+        for pid in workers_of(server):
+            os.kill(pid, signal.SIGTERM)
+        time.sleep(0.3)  # less than a worker waits
+        server.terminate()
+        await_flipped(server)
+        assert "only worker" not in server.log.text
+        server.terminate()
+        assert server.wait(DELAY / 2) == 0
+
+
 @on(GUNICORN_ASGI, GUNICORN_GTHREAD, GUNICORN_GEVENT, GUNICORN_SYNC)
 def test_a_worker_started_during_lame_duck_is_unready_at_once(launcher: Launcher) -> None:
     """The arbiter replaces who is killed, and the successor never says 200 to a probe."""
