@@ -134,3 +134,26 @@ def test_the_timeline_belongs_to_the_server_that_ends_the_process() -> None:
     )
     settled = {"GRACEFUL_LINGER": "3"}
     assert load({"linger": 2}, source="App(...)", environ=settled, base=base).linger == 3
+
+
+def test_what_a_server_has_set_is_every_apps() -> None:
+    """Keywords add to it, the same value twice is no contradiction, and each keeps its source."""
+    base = load({"grace_period": 60}, source="install(...)", environ={})
+    merged = load({"grace_period": 60}, source="App(...)", environ={}, base=base)
+    assert merged.grace_period == 60
+    assert merged.source("grace_period") == "App(...)"
+    assert load({}, environ={}, base=base).source("grace_period") == "install(...)"
+    assert load({}, environ={}, base=base).source("linger") == "default"
+
+
+def test_a_server_and_an_app_that_contradict_each_other() -> None:
+    """One line names both places; the environment, which beats both, settles it."""
+    base = load({"grace_period": 60}, source="install(...)", environ={})
+    with pytest.raises(SettingsError) as caught:
+        load({"grace_period": 40}, source="App(...)", environ={}, base=base)
+    assert str(caught.value) == (
+        "grace_period is 60.0 in install(...) and 40 in App(...); "
+        "give it in one place, or the same value in both"
+    )
+    settled = {"GRACEFUL_GRACE_PERIOD": "50"}
+    assert load({"grace_period": 40}, environ=settled, base=base).grace_period == 50
