@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 from .board import Board, Order
 from .core.managed import REASON_WAIT, verdict
-from .threads import original, start_daemon
+from .threads import start_daemon
 
 __all__ = ["Managed", "ManagedLife"]
 
@@ -79,10 +80,12 @@ class Managed:
                 self._follow()
 
     def _pause(self, wake: int) -> None:
-        poll: Any = original("select", "poll")()
-        poll.register(wake, POLLIN)
+        # Under gevent this is gevent's, on a hub of this thread's own: what greenlets and this
+        # thread lock in turn (the log) is handed on by hubs.
+        poll = select.poll()
+        poll.register(wake, select.POLLIN)
         if self._rung < 3:
-            poll.register(self._board.rung_fd(self._rung + 1), POLLIN)
+            poll.register(self._board.rung_fd(self._rung + 1), select.POLLIN)
         for fd, _ in poll.poll(self._limit()):
             if fd == wake:
                 os.read(wake, 64)
@@ -108,7 +111,3 @@ class Managed:
         elif what == "retire" and not self._retired:
             self._retired = True
             self._life.retire(retiring or "SIGTERM")
-
-
-POLLIN = 1
-"""`select.POLLIN`: gevent takes the name away along with the poll that is needed here."""

@@ -6,7 +6,6 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from flask import Flask, Response
 
@@ -25,8 +24,8 @@ def hook(phase: str) -> Callable[[], None]:
     return lambda: mark(f"hook {phase}")
 
 
-app: Any = Flask(__name__)
-app.wsgi_app = GracefulMiddleware(
+app = Flask(__name__)
+app.wsgi_app = GracefulMiddleware(  # type: ignore[method-assign]
     app.wsgi_app,
     on_lame_duck=hook("lame duck"),
     on_drain=hook("drain"),

@@ -654,7 +654,8 @@ def this_task() -> object:
 
 def coroutine_of(task: object) -> object:
     """Return what a native task runs."""
-    return task.get_coro() if isinstance(task, asyncio.Task) else getattr(task, "coro", None)
+    get_coro: Any = getattr(task, "get_coro", lambda: getattr(task, "coro", None))
+    return get_coro()
 
 
 def test_what_is_no_task_has_no_stack() -> None:
