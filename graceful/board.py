@@ -24,7 +24,7 @@ SLOTS: Final = 1024
 CAUSES: Final = ("", "SIGTERM", "SIGINT", "SIGQUIT", "SIGUSR2", "SIGWINCH")
 """What may stand on the board as a cause: memory holds its place in this row."""
 
-_RUNG, _AT, _CAUSE, _RETIRE = range(4)
+_RUNG, _AT, _CAUSE, _RETIRE, _KEEPS_PORT = range(5)
 _HEAD: Final = 8
 """Words before the first slot; all words are native doubles, which are written in one piece."""
 
@@ -97,6 +97,10 @@ class Board:
         """What the workers are told from now on is no shutdown: the port goes on being served."""
         self._words[_RETIRE] = CAUSES.index(cause)
 
+    def keeps_port(self) -> None:
+        """Somebody else (systemd) goes on listening: no worker may shut the listener down."""
+        self._words[_KEEPS_PORT] = 1
+
     def slots(self) -> Iterator[Slot]:
         """Yield the numbers of each worker that has written any."""
         for index in range(SLOTS):
@@ -118,6 +122,11 @@ class Board:
     def retiring(self) -> str:
         """Why all workers retire while the port stays, '' when there is no such reason."""
         return CAUSES[int(self._words[_RETIRE])]
+
+    @property
+    def port_goes(self) -> bool:
+        """Whether the listener goes away with this instance, which has been told to stop."""
+        return bool(self._words[_RUNG]) and not self._words[_KEEPS_PORT]
 
     def rung_fd(self, rung: int) -> int:
         """Return the descriptor that becomes readable, for good, when `rung` has been climbed."""

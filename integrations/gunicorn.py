@@ -237,6 +237,8 @@ class Instance:
         assert lifecycle.defaults is not None
         self._board: Board = lifecycle.board
         self._core.settings = lifecycle.defaults
+        if server.systemd:
+            self._board.keeps_port()
         self._term = server.handle_term
         self._wait = server.wait_for_signals
         server.handle_term = self.handle_term

@@ -1,7 +1,7 @@
 """gunicorn's workers: one small adapter for each class, found by the class of the worker.
 
-Private names used, each in one line of its adapter: `Worker.alive`, `nr`, `max_requests`, `PIPE`,
-`handle_exit`; gthread's `method_queue`, `murder_keepalived`, `set_accept_enabled`, `accept`,
+Private names used, each in one line of its adapter: `Worker.alive`, `nr`, `max_requests`, `PIPE`;
+sync's `accept`; gthread's `method_queue`, `murder_keepalived`, `set_accept_enabled`, `accept`,
 `enqueue_req`, `worker_connections`, `nr_conns`; asgi's `_serve`, `servers`, `nr_conns`. Tested with
 gunicorn 27.0.1.
 
@@ -18,12 +18,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import select
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from socket import SHUT_WR, socket
+from socket import SHUT_RDWR, SHUT_WR, socket
 from ssl import SSLSocket
 from types import CoroutineType, FrameType
 from typing import Any, ClassVar, Final
@@ -77,6 +78,9 @@ class GunicornWorker:
     def has_connections(self) -> bool:
         return True
 
+    def last_call(self, lifecycle: Lifecycle) -> None:
+        """The worker's own loop is over; it has nothing left to do."""
+
     def leave(self) -> None:
         end(self._worker)
         os.write(self._worker.PIPE[1], b"1")  # it may be waiting for a connection
@@ -85,8 +89,34 @@ class GunicornWorker:
 class SyncWorker(GunicornWorker):
     """One request at a time, each on a connection of its own."""
 
+    def attach(self, owner: ServerOwner) -> None:
+        """A sibling may have shut the listener down: nobody waits there any more."""
+        accept = self._worker.accept
+
+        def accept_if_open(listener: Any) -> None:
+            try:
+                accept(listener)
+            except OSError as error:
+                if error.errno == errno.EINVAL:
+                    raise BlockingIOError(errno.EAGAIN, "the listener is closed") from error
+                raise
+
+        self._worker.accept = accept_if_open
+
     def has_connections(self) -> bool:
         return False
+
+    def last_call(self, lifecycle: Lifecycle) -> None:
+        """Serve who waits, then close the port for all workers.
+
+        A sibling that is busy would hold it open without accepting, and let clients hang.
+        """
+        for listener in self._worker.sockets if _port_goes(lifecycle) else ():
+            with contextlib.suppress(OSError):
+                while lifecycle.remaining() > 0:
+                    self._worker.accept(listener)
+            with contextlib.suppress(OSError):
+                listener.shutdown(SHUT_RDWR)
 
 
 class ThreadWorker(GunicornWorker):
@@ -279,8 +309,15 @@ def leave(member: Member | None, lifecycle: Lifecycle) -> None:
     if member is None:
         lifecycle.finish()
         return
+    if isinstance(member.server, GunicornWorker):
+        member.server.last_call(lifecycle)
     lifecycle.clean_up_now(member)
     lifecycle.leave(member)
+
+
+def _port_goes(lifecycle: Lifecycle) -> bool:
+    """Whether nobody is to be accepted any more; a worker may also end in the lame duck."""
+    return lifecycle.board is not None and lifecycle.board.port_goes and lifecycle.draining()
 
 
 def watch_alive(worker: Any, stops: Callable[[], None]) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from .harness import LIMIT, Launcher, ServerProcess, launch, reserved_port, settings
-from .launchers import GUNICORN_ASGI, GUNICORN_GTHREAD, GUNICORN_UVICORN
+from .launchers import GUNICORN_ASGI, GUNICORN_GTHREAD, GUNICORN_SYNC, GUNICORN_UVICORN
 
 FLASK = "examples.flask_app:app"
 STARLETTE = "examples.starlette_app:app"
@@ -154,4 +154,24 @@ def test_clients_that_close_late_cost_the_others_nothing() -> None:
             client.ask("GET", "/")
         replies = [client.reply() for client in lazy]
         assert [(reply.status, reply.closes) for reply in replies] == [(200, True)] * len(lazy)
+        assert server.wait(PATIENCE) == 0
+
+
+def test_nobody_hangs_in_the_queue_of_a_busy_worker() -> None:
+    """A sync worker that is busy to the end would hold the port open and accept nobody."""
+    with contextlib.ExitStack() as exits:
+        server = exits.enter_context(launch(GUNICORN_SYNC, FLASK, env=QUICK))
+        busy = exits.enter_context(contextlib.closing(server.client()))
+        busy.ask("GET", "/slow?seconds=4")
+        server.get("/")
+        server.terminate()
+        server.log.wait_event("draining")
+        while server.log.events("closing") == []:
+            try:
+                assert server.get("/").status == 200  # served while somebody accepts
+            except ConnectionRefusedError:
+                break
+        else:
+            raise AssertionError("the port was open to the end")
+        assert busy.reply().body == b"done\n"
         assert server.wait(PATIENCE) == 0
