@@ -165,6 +165,22 @@ def test_an_app_that_contradicts(file: Path, tmp_path: Path) -> None:
 # -- gunicorn's own settings ---------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("given", "chosen"),
+    [
+        pytest.param("", 25, id="left alone"),
+        pytest.param("graceful_timeout = 90\n", 90, id="long"),
+    ],
+)
+def test_the_arbiters_patience(file: Path, given: str, chosen: int) -> None:
+    """It is what the budget has left after the delay, unless the user's own is long enough."""
+    hook = SAY + "def when_ready(server): say(server.cfg.graceful_timeout)\n"
+    installed = IMPORT + "graceful_gunicorn.install(globals(), grace_period=30)\n"
+    file.write_text(given + hook + installed)
+    with launch(GUNICORN_SYNC, WSGI_APP, "-c", str(file)) as server:
+        assert server.log.marks() == [str(chosen)]
+
+
 def test_what_works_against_the_budget_is_told(file: Path) -> None:
     """Once, as warnings: nothing is cut by these."""
     file.write_text(INSTALL + "timeout = 3\nmax_requests = 500\n")
