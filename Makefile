@@ -36,6 +36,7 @@ bench: $(VENV)/.dev
 	$(RUN) -m tests.benchmarks.hot_path
 	$(RUN) -m tests.benchmarks.throughput
 	$(RUN) -m tests.benchmarks.wsgi_hot_path
+	$(RUN) -m tests.benchmarks.wsgi_throughput
 	$(RUN) -m tests.benchmarks.rolling_restarts
 	$(RUN) -m tests.benchmarks.gunicorn_restarts
 

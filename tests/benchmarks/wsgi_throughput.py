@@ -12,14 +12,13 @@ import contextlib
 import os
 import shutil
 import socket
-import statistics
 import subprocess
 import sys
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
-from .throughput import BAR, CONNECTIONS, SECONDS, WARM_UP, served, wait_for
+from .throughput import BAR, SECONDS, WARM_UP, load, show, wait_for
 
 ROUNDS = 10
 GTHREAD = ("-k", "gthread", "--threads", "8", "-w", "1", "--no-control-socket")
@@ -77,22 +76,6 @@ def server(app: str, options: tuple[str, ...]) -> Generator[Server]:
         process.wait(20)
 
 
-def load(servers: list[Server], seconds: int) -> list[float]:
-    """Load all servers at once from CPU 1; return the CPU seconds a request of each."""
-    before = [one.cpu_seconds() for one in servers]
-    wrk = ["taskset", "-c", "1", "wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s"]
-    running = [
-        subprocess.Popen([*wrk, one.url], stdout=subprocess.PIPE, text=True) for one in servers
-    ]
-    reports = [one.communicate()[0] for one in running]
-    after = [one.cpu_seconds() for one in servers]
-    assert not any("Non-2xx" in report for report in reports), reports
-    return [
-        (end - begin) / served(report)
-        for begin, end, report in zip(before, after, reports, strict=True)
-    ]
-
-
 def one_round(case: Case, *, bare_first: bool) -> tuple[float, float]:
     """Return the CPU seconds a request of both, bare first.
 
@@ -110,26 +93,15 @@ def one_round(case: Case, *, bare_first: bool) -> tuple[float, float]:
     return without, with_it
 
 
-def show(case: Case, rounds: int) -> float:
-    """Print the CPU time a request of both and return the ratio of throughputs."""
-    results = [one_round(case, bare_first=n % 2 == 0) for n in range(rounds)]
-    bare, wrapped = (statistics.median(side) * 1e6 for side in zip(*results, strict=True))
-    ratios = [without / with_it for without, with_it in results]
-    ratio = statistics.median(ratios)
-    print(
-        f"{case.name:>34}: {bare:6.1f} µs a request bare, {wrapped:6.1f} with graceful; "
-        f"throughput {ratio:.3f} of bare ({min(ratios):.3f}-{max(ratios):.3f})",
-        flush=True,
-    )
-    return ratio
-
-
 def main(rounds: int = ROUNDS) -> bool:
     """Print all cases; whether each reaches the bar."""
     for tool in ("wrk", "taskset"):
         if shutil.which(tool) is None:
             raise SystemExit(f"this benchmark needs {tool}: apt-get install wrk util-linux")
-    ratios = [show(case, rounds) for case in CASES]
+    ratios = [
+        show(case.name, [one_round(case, bare_first=n % 2 == 0) for n in range(rounds)])
+        for case in CASES
+    ]
     return min(ratios) >= BAR
 
 
