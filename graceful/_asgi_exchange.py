@@ -15,6 +15,7 @@ from .context import StreamClosed, exchange_var
 from .core.inflight import Exchange, Failed, Tracker
 from .core.lifecycle import LifecycleCore
 from .core.records import Record
+from .core.traits import UNKNOWN, ServerTraits
 from .loops import Interrupt, Loop, await_chain, format_frames, frames_of, thread_working_for
 
 __all__ = ["LAST_WORDS", "AsgiExchange", "Farewell", "Shell"]
@@ -41,6 +42,7 @@ class Shell:
     publish: Callable[[Record], None]
     farewell: Farewell
     sse_event: str
+    traits: ServerTraits = UNKNOWN
 
 
 class AsgiExchange(Exchange):

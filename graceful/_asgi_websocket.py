@@ -81,8 +81,11 @@ class WebSocketExchange(AsgiExchange):
         await self._close()
 
     async def _close(self) -> None:
-        reason = self._reason()
-        await self._send({"type": "websocket.close", "code": SERVICE_RESTART, "reason": reason})
+        code = self.shell.traits.close_code(SERVICE_RESTART)
+        close = {"type": "websocket.close", "code": code, "reason": self._reason()}
+        if not self.shell.traits.sends_while_receiving:
+            self._interrupt_receive()
+        await self._send(close)
 
     def _reason(self) -> str:
         return close_reason(self.retry_after_ms)

@@ -1,4 +1,4 @@
-"""How a WSGI server is told to close a connection: one table, for they differ.
+"""How a WSGI server is told to close a connection: the ways; which one fits is in the traits.
 
 The specification forbids apps to send `Connection`. Most servers pass it on and act on it; some
 take it for an error, and gunicorn drops it but can be asked through the object of its response.
@@ -6,8 +6,10 @@ take it for an error, and gunicorn drops it but can be asked through the object 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
+
+from .core.traits import SaysClose, traits_of_wsgi
 
 __all__ = ["announces_close"]
 
@@ -33,11 +35,11 @@ def _not_at_all(start_response: object, headers: Headers) -> Headers:
     return headers
 
 
-_WAYS: Final = (
-    ("SERVER_SOFTWARE", "gunicorn", _by_response),
-    ("SERVER_SOFTWARE", "WSGIServer", _not_at_all),  # wsgiref and Django's runserver assert on it
-)
-"""Key of the environ, how its value begins, and the way. The first row that fits counts."""
+_WAYS: Final[Mapping[SaysClose, Callable[[object, Headers], Headers]]] = {
+    "header": _by_header,
+    "response": _by_response,
+    "never": _not_at_all,
+}
 
 
 def announces_close(environ: dict[str, Any], start_response: object, headers: Headers) -> Headers:
@@ -45,13 +47,12 @@ def announces_close(environ: dict[str, Any], start_response: object, headers: He
 
     Returns the headers to start the response with.
     """
-    return _way(environ)(start_response, headers)
+    return _WAYS[_says_close(environ)](start_response, headers)
 
 
-def _way(environ: dict[str, Any]) -> Callable[[object, Headers], Headers]:
-    for key, begins, way in _WAYS:
-        if str(environ.get(key, "")).startswith(begins):
-            return way
+def _says_close(environ: dict[str, Any]) -> SaysClose:
     # What else is built on wsgiref's handlers (CGI) shows by its class of file wrappers.
     wrapper = getattr(environ.get("wsgi.file_wrapper"), "__module__", "")
-    return _not_at_all if wrapper == "wsgiref.util" else _by_header
+    if wrapper == "wsgiref.util":
+        return "never"
+    return traits_of_wsgi(str(environ.get("SERVER_SOFTWARE", ""))).says_close

@@ -331,6 +331,7 @@ class GracefulMiddleware:
             publish=lifecycle.publish,
             farewell=self.farewell,
             sse_event=self.sse_event,
+            traits=member.server.traits,
         )
         # Without a lifespan each request has to look whether its loop is still the same, and
         # without shared state each one has to be given the handle.

@@ -282,7 +282,7 @@ class Lifecycle:
             return
         main = in_main_thread()
         handler = signal.getsignal(signal.SIGTERM) if main else None
-        server = detect(handler, member.receive)
+        server = detect(handler, member.receive, lambda text: self.say_once(Notice(text)))
         if server is not None:
             self._adopt(member, server)
         if self.board is not None:
@@ -311,6 +311,8 @@ class Lifecycle:
             self.core.settings = for_development(self.core.settings, f"{server.name} --reload")
         if self.board is not None:
             server.managed = server.shares_listener = True
+        if not server.traits.knows(server.version):
+            self.say_once(Notice(untested(server)))
         member.server = server
         server.attach(_Owner(self, member))
 
@@ -665,6 +667,16 @@ class Lifecycle:
         if not tally.cut:
             tally.cut.append(self._held_by(now))
         return self.core.report(now, by_watchdog=True)
+
+
+def untested(server: Server) -> str:
+    """Return the warning about a version that nobody has tried."""
+    oldest, newest = server.traits.tested or ("", "")
+    span = oldest if oldest == newest else f"{oldest} to {newest}"
+    return (
+        f"{server.name} is not among the versions that graceful was tested with ({span}); "
+        "rehearse a restart before you rely on it: graceful rehearse"
+    )
 
 
 def slot_of(report: DrainReport, *, final: bool) -> Slot:

@@ -1,26 +1,22 @@
 """What the lifecycle needs of a server, and how the right integration is found.
 
-An integration is imported only when its server has been: by module name, from one table. A server
-that is not in it still works in the plain way, through the signal handler that it had installed.
+An integration is imported only when its server has been: by module name, from the table of traits.
+A server that is not in it still works in the plain way, through the signal handler that it had
+installed.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Protocol
 
 from .core.budget import ServerLimit
+from .core.traits import TRAITS, UNKNOWN, ServerTraits
 from .signals import Handler
 
-__all__ = ["DETECTORS", "PlainServer", "Server", "ServerOwner", "detect"]
-
-DETECTORS = {
-    "uvicorn.server": "graceful.integrations.uvicorn",
-    "gunicorn.workers.base": "graceful.integrations.gunicorn_workers",
-}
-"""Module that a running server has imported → integration with a `detect(handler)`."""
+__all__ = ["PlainServer", "Server", "ServerOwner", "detect"]
 
 
 class ServerOwner(Protocol):
@@ -45,6 +41,9 @@ class ServerOwner(Protocol):
 class Server(Protocol):
     """One running server, as its integration sees it."""
 
+    traits: ServerTraits
+    """What it can do: its row of the table."""
+    version: str
     name: str
     """For the start-up line: name and version; empty when no integration knows it."""
     managed: bool
@@ -84,6 +83,8 @@ class Server(Protocol):
 class PlainServer:
     """A server that no integration knows: the lifecycle tells it through its signal handler."""
 
+    traits = UNKNOWN
+    version = ""
     name = ""
     managed = False
     shares_listener = False
@@ -109,16 +110,28 @@ class PlainServer:
         """See `Lifecycle.leave_servers`."""
 
 
-def detect(handler: Handler, receive: object = None) -> Server | None:
+def detect(
+    handler: Handler, receive: object = None, lost: Callable[[str], object] = str
+) -> Server | None:
     """Return the server that runs the caller's event loop, None when no integration knows it.
 
     Args:
         handler: what SIGTERM calls at present; servers that own the signal are found behind it.
         receive: the `receive` of the lifespan, which tells several servers of a loop apart.
+        lost: is told what doesn't work because a server has lost a name; the process goes on in
+            the plain way.
     """
-    for module, integration in DETECTORS.items():
-        if module in sys.modules:
-            found: Server | None = import_module(integration).detect(handler, receive)
-            if found is not None:
-                return found
+    for row in TRAITS:
+        if not row.integration or row.module not in sys.modules:
+            continue
+        try:
+            found: Server | None = import_module(row.integration).detect(handler, receive)
+        except (ImportError, AttributeError) as error:
+            lost(
+                f"the installed {row.name} is not one that graceful knows ({error}); it stops in "
+                f"its own way when its signal handler is called, after the drain"
+            )
+            continue
+        if found is not None:
+            return found
     return None

@@ -33,6 +33,7 @@ import gunicorn
 from gunicorn.workers.base import Worker
 
 from graceful.core.budget import ServerLimit
+from graceful.core.traits import traits_named
 from graceful.lifecycle import Lifecycle, Member, current
 from graceful.listeners import close_when_empty
 from graceful.loops import Loop
@@ -54,7 +55,9 @@ class GunicornWorker:
 
     def __init__(self, worker: Any) -> None:
         self._worker = worker
-        self.name = f"gunicorn {gunicorn.__version__}"
+        self.traits = traits_named("gunicorn")
+        self.version = gunicorn.__version__
+        self.name = f"gunicorn {self.version}"
         self.managed = self.shares_listener = True
         self.development = bool(worker.cfg.reload)
         self.needs_lifespan = False

@@ -26,6 +26,7 @@ import uvicorn
 from uvicorn.server import Server
 
 from graceful.core.budget import ServerLimit
+from graceful.core.traits import traits_named
 from graceful.listeners import close_when_empty
 from graceful.servers import ServerOwner
 from graceful.signals import Handler
@@ -74,7 +75,9 @@ class UvicornServer:
         self._server = server
         self._config = server.config
         self._timeout = server.config.timeout_graceful_shutdown
-        self.name = f"uvicorn {uvicorn.__version__}"
+        self.traits = traits_named("uvicorn")
+        self.version = uvicorn.__version__
+        self.name = f"uvicorn {self.version}"
         parent = multiprocessing.parent_process() is not None
         self.development = bool(self._config.should_reload)
         self.managed = parent

@@ -28,6 +28,7 @@ from graceful._asgi_types import App, Message, Scope
 from graceful.core.budget import ServerLimit
 from graceful.core.phases import Phase
 from graceful.core.records import DrainReport, PhaseChanged, Record
+from graceful.core.traits import UNKNOWN
 from graceful.lifecycle import Lifecycle
 from graceful.servers import ServerOwner
 
@@ -227,6 +228,8 @@ class Call:
 class FakeServer:
     """A server with an integration; it notes what it was asked to do."""
 
+    traits = UNKNOWN
+    version = "1.0"
     managed = False
     shares_listener = False
     development = False

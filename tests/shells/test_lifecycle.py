@@ -19,6 +19,7 @@ from graceful.asgi import GracefulMiddleware
 from graceful.core.budget import ServerLimit, Settings, SettingsError
 from graceful.core.phases import IllegalTransition, Phase
 from graceful.core.records import BudgetShort, DrainReport, Fault, Notice, Record, Rung, Started
+from graceful.core.traits import ServerTraits
 from graceful.lifecycle import Lifecycle, Member
 from graceful.loops import current_loop
 from graceful.servers import PlainServer, detect
@@ -337,8 +338,22 @@ async def test_a_server_that_nobody_knows(world: World, plain: PlainServer) -> N
 
 def test_detect_without_servers(monkeypatch: pytest.MonkeyPatch) -> None:
     """No server's integration is imported before its server is."""
-    monkeypatch.setattr("graceful.servers.DETECTORS", {"no.such.module": "none.either"})
+    row = ServerTraits(name="none", module="no.such.module", integration="none.either")
+    monkeypatch.setattr("graceful.servers.TRAITS", (row,))
     assert detect(signal.SIG_DFL) is None
+
+
+def test_detect_survives_an_integration_that_has_lost_a_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A server that has changed stops in the plain way, and the loss is told."""
+    row = ServerTraits(name="future", module="signal", integration="none.either")
+    monkeypatch.setattr("graceful.servers.TRAITS", (row,))
+    lost: list[str] = []
+    assert detect(signal.SIG_DFL, lost=lost.append) is None
+    assert len(lost) == 1
+    assert "future" in lost[0]
+    assert "none" in lost[0]
 
 
 # -- members ---------------------------------------------------------------------------------
