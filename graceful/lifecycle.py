@@ -557,8 +557,11 @@ class Lifecycle:
         if member in self._members and self.is_last(member):
             await self.clean_up()
         self.leave(member)
-        if self._members:
-            return 0
+        return 0 if self._members else self.exit_status
+
+    @property
+    def exit_status(self) -> int:
+        """What this process should exit with once it has stopped; 0 unless a signal asked for it."""
         asked = self.core.cause is not None and self.core.cause.signal
         return self.core.report(self.clock()).exit_status if asked else 0
 

@@ -200,6 +200,10 @@ class GracefulMiddleware:
 
     # -- membership in the lifecycle -----------------------------------------------------------
 
+    def enter(self) -> bool:
+        """Join the lifecycle before the first request does it. False when settings are wrong."""
+        return self._entered() is not None
+
     def _entered(self) -> Shell | None:
         """Make sure that this app takes part; None when its settings are wrong."""
         if self.error is not None:

@@ -14,10 +14,11 @@ from typing import Final, Literal
 
 __all__ = ["TRAITS", "UNKNOWN", "SaysClose", "ServerTraits", "traits_named", "traits_of_wsgi"]
 
-SaysClose = Literal["header", "response", "never"]
+SaysClose = Literal["header", "response", "request", "never"]
 """How a WSGI server is told to close a connection. The specification forbids apps to send
 `Connection`. Most servers pass it on and act on it; gunicorn drops it, but can be asked through the
-object behind `start_response`; wsgiref takes it for an error."""
+object behind `start_response`; waitress and wsgiref take it for an error, but waitress does what
+the request said, and that can be changed."""
 
 APPLICATIONS_OWN: Final = range(3000, 5000)
 """Close codes that RFC 6455, 7.4.2 leaves to libraries and applications."""
@@ -117,7 +118,10 @@ TRAITS: Final = (
     ServerTraits(
         name="waitress",
         tested=("3.0", "3.0"),
+        module="waitress.server",
+        integration="graceful.integrations.waitress",
         software="waitress",
+        says_close="request",
     ),
     # Its handlers assert that no app speaks of the connection; Django's runserver is built on it.
     ServerTraits(name="wsgiref", software="WSGIServer", says_close="never"),
