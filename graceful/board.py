@@ -21,11 +21,14 @@ __all__ = ["SLOTS", "Board", "Order", "Slot"]
 SLOTS: Final = 1024
 """Workers that can have numbers at the same time; a worker's age, modulo this, is its slot."""
 
-CAUSES: Final = ("", "SIGTERM", "SIGINT", "SIGQUIT", "SIGUSR2", "SIGWINCH")
+CAUSES: Final = (
+    *("", "SIGTERM", "SIGINT", "SIGQUIT", "SIGUSR2", "SIGWINCH"),
+    *("SIGHUP", "SIGTTOU", "fewer workers"),
+)
 """What may stand on the board as a cause: memory holds its place in this row."""
 
-_RUNG, _AT, _CAUSE, _RETIRE, _KEEPS_PORT = range(5)
-_HEAD: Final = 8
+_RUNG, _AT, _CAUSE, _RETIRE, _KEEPS_PORT, _RETIRE_TO, _RETIRE_WHY, _SERVED, _SAID = range(9)
+_HEAD: Final = 16
 """Words before the first slot; all words are native doubles, which are written in one piece."""
 
 
@@ -77,6 +80,7 @@ class Board:
     def __init__(self) -> None:
         memory = mmap.mmap(-1, 8 * (_HEAD + SLOTS * _WIDTH))
         self._words = memoryview(memory).cast("d")
+        self._words[_RETIRE_TO] = -1
         self._pipes = [os.pipe() for _ in range(3)]
 
     # -- the parent's side -----------------------------------------------------------------
@@ -96,6 +100,16 @@ class Board:
     def retires(self, cause: str) -> None:
         """What the workers are told from now on is no shutdown: the port goes on being served."""
         self._words[_RETIRE] = CAUSES.index(cause)
+
+    def retires_to(self, age: int, cause: str) -> None:
+        """Replaced, or taken away, are the workers up to `age`: the oldest go first."""
+        if age > self._words[_RETIRE_TO]:
+            self._words[_RETIRE_WHY] = CAUSES.index(cause)
+            self._words[_RETIRE_TO] = age
+
+    def may_say_again(self) -> None:
+        """What its workers have said once for all may be said again: it has been changed."""
+        self._words[_SAID] = 0
 
     def keeps_port(self) -> None:
         """Somebody else (systemd) goes on listening: no worker may shut the listener down."""
@@ -122,6 +136,27 @@ class Board:
     def retiring(self) -> str:
         """Why all workers retire while the port stays, '' when there is no such reason."""
         return CAUSES[int(self._words[_RETIRE])]
+
+    def retiring_at(self, age: int) -> str:
+        """Why the worker of this age retires when it is signalled, '' when nobody has said so."""
+        if age <= self._words[_RETIRE_TO]:
+            return CAUSES[int(self._words[_RETIRE_WHY])]
+        return self.retiring
+
+    @property
+    def has_served(self) -> bool:
+        """Whether a worker of this instance has ever begun to serve."""
+        return bool(self._words[_SERVED])
+
+    def serves(self) -> None:
+        """A worker begins to serve."""
+        self._words[_SERVED] = 1
+
+    def first_to_say(self) -> bool:
+        """Whether no other worker has said it: what is the same for all is said once."""
+        first = not self._words[_SAID]
+        self._words[_SAID] = 1
+        return first
 
     @property
     def port_goes(self) -> bool:

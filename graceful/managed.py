@@ -22,6 +22,9 @@ __all__ = ["Managed", "ManagedLife"]
 class ManagedLife(Protocol):
     """What the thread asks of the lifecycle."""
 
+    slot: int
+    """The age of this worker among those of its parent."""
+
     def climb_with_instance(self, order: Order) -> None:
         """The whole instance was told to stop: climb to the rung of all."""
         ...
@@ -98,7 +101,7 @@ class Managed:
 
     def _follow(self) -> None:
         """Do what the board and a signal ask for."""
-        order, retiring = self._board.order, self._board.retiring
+        order, retiring = self._board.order, self._board.retiring_at(self._life.slot)
         what = verdict(
             rung=order.rung if order else 0,
             retiring=bool(retiring),

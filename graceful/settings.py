@@ -7,13 +7,13 @@ beside the manifest that sets it. What the values mean, and whether they fit, is
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypedDict
 
 from .core.budget import SETTINGS, SHARED, Settings, SettingsError, Sourced, closest, resolve
 
-__all__ = ["Keywords", "for_development", "load", "unknown_variables"]
+__all__ = ["Binding", "Keywords", "for_development", "load", "unknown_variables"]
 
 
 class Keywords(TypedDict, total=False):
@@ -33,6 +33,21 @@ class Keywords(TypedDict, total=False):
     check_timeout: float
     probe_port: int | None
     liveness_stall: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Binding(Settings):
+    """Settings of a server that serves already, where an error would end what works.
+
+    An app that contradicts follows them, and `contradicted` is told of it.
+    """
+
+    contradicted: Callable[[str], object] = field(default=str, compare=False)
+
+    @classmethod
+    def of(cls, settings: Settings, contradicted: Callable[[str], object]) -> Binding:
+        """Return `settings` for apps that are to follow them."""
+        return cls(**settings.values(), sources=settings.sources, contradicted=contradicted)
 
 
 _PREFIX = "GRACEFUL_"
@@ -66,29 +81,42 @@ def load(
     from_code = {name: Sourced(value, source) for name, value in keywords.items()}
     if base is None:
         return resolve(from_env, from_code)
-    _check_agreement(from_code, base, from_env)
+    from_code = {
+        name: given
+        for name, given in from_code.items()
+        if name in from_env or _agrees(name, given, base)
+    }
     given = {name: value for name, value in base.values().items() if name in base.sources}
     from_base = {name: Sourced(value, base.source(name)) for name, value in given.items()}
     return resolve(from_env, from_code, from_base)
 
 
-def _check_agreement(
-    from_code: Mapping[str, Sourced], base: Settings, from_env: Mapping[str, Sourced]
-) -> None:
-    for name, given in from_code.items():
-        if name in from_env or given.value == getattr(base, name):
-            continue
-        if name in SHARED and name not in base.sources:
-            raise SettingsError(
-                f"{name} = {given.value!r} (from {given.source}) comes too late for the server, "
-                f"whose own stop keeps to {getattr(base, name)!r}; give it to install(...) in the "
-                f"server's configuration, or as ${_PREFIX}{name.upper()}"
-            )
-        if name in base.sources:
-            raise SettingsError(
-                f"{name} is {getattr(base, name)!r} in {base.source(name)} and {given.value!r} in "
-                f"{given.source}; give it in one place, or the same value in both"
-            )
+def _agrees(name: str, given: Sourced, base: Settings) -> bool:
+    """Whether what an app gives fits into `base`; where that is binding, no is told, not raised."""
+    text = _contradiction(name, given, base)
+    if text and not isinstance(base, Binding):
+        raise SettingsError(text)
+    if text and isinstance(base, Binding):
+        base.contradicted(text)
+    return not text
+
+
+def _contradiction(name: str, given: Sourced, base: Settings) -> str:
+    value = getattr(base, name, given.value)  # who knows no such name says so later
+    if given.value == value:
+        return ""
+    if name in base.sources:
+        return (
+            f"{name} is {value!r} in {base.source(name)} and {given.value!r} in "
+            f"{given.source}; give it in one place, or the same value in both"
+        )
+    if name in SHARED:
+        return (
+            f"{name} = {given.value!r} (from {given.source}) comes too late for the server, "
+            f"whose own stop keeps to {value!r}; give it to install(...) in the "
+            f"server's configuration, or as ${_PREFIX}{name.upper()}"
+        )
+    return ""
 
 
 def unknown_variables(environ: Mapping[str, str] | None = None) -> list[str]:

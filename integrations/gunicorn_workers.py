@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import inspect
 import os
 import select
 import signal
@@ -41,7 +42,7 @@ from graceful.servers import ServerOwner
 from graceful.signals import Handler
 from graceful.threads import ThreadLoop
 
-__all__ = ["GunicornWorker", "adapter_of", "detect", "join", "leave"]
+__all__ = ["GunicornWorker", "adapter_of", "detect", "has_threads", "is_known", "join", "leave"]
 
 CLIENT_CLOSES: Final = 2.0
 """Seconds that a client has to close after a response that says so; gunicorn's own limit."""
@@ -50,8 +51,8 @@ CLIENT_CLOSES: Final = 2.0
 class GunicornWorker:
     """One worker that serves in its own loop or threads, as the lifecycle sees it."""
 
-    joins: ClassVar = True
-    """It joins the lifecycle itself; otherwise its app does, in its lifespan."""
+    threads: ClassVar = False
+    """Requests are served in threads of a pool."""
 
     def __init__(self, worker: Any) -> None:
         self._worker = worker
@@ -61,6 +62,11 @@ class GunicornWorker:
         self.managed = self.shares_listener = True
         self.development = bool(worker.cfg.reload)
         self.needs_lifespan = False
+
+    @classmethod
+    def joins(cls, worker: Any) -> bool:
+        """Whether it joins the lifecycle itself; otherwise its app does, in its lifespan."""
+        return True
 
     def limits(self) -> Sequence[ServerLimit]:
         """The arbiter has checked its own."""
@@ -124,6 +130,8 @@ class SyncWorker(GunicornWorker):
 
 class ThreadWorker(GunicornWorker):
     """gthread: a main thread that accepts and polls, a pool that serves."""
+
+    threads = True
 
     def use(self, loop: Loop) -> None:
         """Close connections beside the main thread, once each response says that it does.
@@ -195,7 +203,9 @@ class GeventWorker(GunicornWorker):
 class AsgiWorker(GunicornWorker):
     """gunicorn's own ASGI worker."""
 
-    joins = False
+    @classmethod
+    def joins(cls, worker: Any) -> bool:
+        return False
 
     def attach(self, owner: ServerOwner) -> None:
         # asyncio would go on calling the worker's handler beside any other.
@@ -219,6 +229,22 @@ class AsgiWorker(GunicornWorker):
                 task.cancel()  # ends the second that its heartbeat sleeps
 
 
+class OtherWorker(GunicornWorker):
+    """A class that nobody adapts: it ends as on a SIGTERM of its arbiter's."""
+
+    @classmethod
+    def joins(cls, worker: Any) -> bool:
+        app = worker.wsgi
+        called = app if inspect.isfunction(app) else type(app).__call__
+        return not inspect.iscoroutinefunction(called)  # an ASGI app joins in its lifespan
+
+    def leave(self) -> None:
+        try:
+            self._worker.handle_exit(signal.SIGTERM, None)
+        finally:
+            super().leave()
+
+
 ADAPTERS: Final = (
     ("gunicorn.workers.gasgi", "ASGIWorker", AsgiWorker),
     ("gunicorn.workers.gthread", "ThreadWorker", ThreadWorker),
@@ -231,16 +257,28 @@ ADAPTERS: Final = (
 
 
 def adapter_of(worker: Worker) -> type[GunicornWorker] | None:
-    """Return who adapts `worker`, or None.
+    """Return who adapts `worker`; None = its server is found by itself."""
+    row = _row_of(type(worker))
+    return OtherWorker if row is None else row[2]
 
-    Raises:
-        LookupError: nobody knows its class.
-    """
-    for ancestor in type(worker).__mro__:
-        for module, name, adapter in ADAPTERS:
-            if (ancestor.__module__, ancestor.__name__) == (module, name):
-                return adapter
-    raise LookupError(f"{type(worker).__module__}.{type(worker).__qualname__}")
+
+def is_known(kind: type) -> bool:
+    """Whether a worker class is, or is built on, one of those that somebody adapts."""
+    return _row_of(kind) is not None
+
+
+def has_threads(kind: type) -> bool:
+    """Whether workers of this class serve in a pool of threads."""
+    row = _row_of(kind)
+    return row is not None and row[2] is not None and row[2].threads
+
+
+def _row_of(kind: type) -> tuple[str, str, type[GunicornWorker] | None] | None:
+    for ancestor in kind.__mro__:
+        for row in ADAPTERS:
+            if (ancestor.__module__, ancestor.__name__) == row[:2]:
+                return row
+    return None
 
 
 def detect(handler: Handler, receive: object = None) -> GunicornWorker | None:
@@ -289,7 +327,6 @@ def join(worker: Any, lifecycle: Lifecycle) -> Member | None:
     """Have `worker` take part in the lifecycle of its process, which is this one.
 
     Raises:
-        LookupError: nobody knows its class.
         SettingsError: its app has settings that contradict those of the arbiter.
     """
     lifecycle.slot = worker.age
@@ -297,7 +334,7 @@ def join(worker: Any, lifecycle: Lifecycle) -> Member | None:
     if adapter is None:
         return None
     watch_alive(worker, lambda: lifecycle.retire("max_requests"))
-    if not adapter.joins or lifecycle.defaults is None:
+    if not adapter.joins(worker) or lifecycle.defaults is None:
         return None
     member = Member(type(worker).__name__, lifecycle.defaults, ThreadLoop(), lifespan=True)
     lifecycle.join(member)
@@ -326,6 +363,8 @@ def _port_goes(lifecycle: Lifecycle) -> bool:
 def watch_alive(worker: Any, stops: Callable[[], None]) -> None:
     """Call `stops` where `worker` would end itself at a maximum of requests; it goes on serving."""
     kind: Any = type(worker)
+    if "alive" not in vars(worker):
+        return  # a class of somebody's that ends in a way of its own
 
     def read(self: Any) -> bool:
         alive: bool = vars(self)["alive"]

@@ -43,6 +43,13 @@ def test_the_board_has_the_reason(
         pytest.param({"max_requests": 5}, ["max_requests_jitter = 1"], id="all at once, small"),
         pytest.param({"max_requests": 50, "max_requests_jitter": 1}, [], id="one by one"),
         pytest.param({"max_requests": 50, "workers": 1}, [], id="there is only one"),
+        pytest.param({"threads": 8}, [], id="a pool, and room for many idle connections"),
+        pytest.param(
+            {"threads": 8, "worker_connections": 8},
+            ["worker_connections = 8 with 8 threads: "],
+            id="full as soon as all threads are busy",
+        ),
+        pytest.param({"worker_connections": 8}, [], id="no pool"),
         pytest.param({"timeout": 3, "max_requests": 9}, ["timeout", "max_requests"], id="both"),
     ],
 )
@@ -56,6 +63,8 @@ def test_what_of_gunicorns_own_settings_works_against_the_budget(
         "timeout": 30,
         "max_requests": 0,
         "max_requests_jitter": 0,
+        "threads": 0,
+        "worker_connections": 1000,
     }
     said = list(worker_findings(Settings(), **(usual | changed)))
     assert len(said) == len(told)

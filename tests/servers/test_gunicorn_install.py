@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import pytest
 
 from .contract import APP
 from .harness import LIMIT, ROOT, Launcher, ServerProcess, clean_environment, launch, settings
-from .launchers import GUNICORN_ASGI, GUNICORN_GTHREAD, GUNICORN_SYNC
+from .launchers import GUNICORN_ASGI, GUNICORN_GTHREAD, GUNICORN_SYNC, GUNICORN_UVICORN
 from .test_gunicorn_ladder import await_flipped
 from .test_gunicorn_retire import WSGI_APP, app_of, ask, await_replaced, on, worker_of
 
@@ -25,6 +26,26 @@ QUICK = settings(propagation_delay=0.3, stream_window=0.2, linger=0.2)
 
 IMPORT = "from graceful.integrations import gunicorn as graceful_gunicorn\n"
 INSTALL = IMPORT + "graceful_gunicorn.install(globals(), grace_period=20)\n"
+
+AGREES = """
+import os
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+from graceful.integrations.starlette import GracefulMiddleware as ForStarlette
+from graceful.wsgi import GracefulMiddleware
+
+def pid(environ, start):
+    start("200 OK", [])
+    return [str(os.getpid()).encode()]
+
+async def async_pid(request):
+    return PlainTextResponse(str(os.getpid()))
+
+wsgi = GracefulMiddleware(pid, grace_period=20)
+asgi = Starlette(routes=[Route("/pid", async_pid), Route("/", async_pid)])
+asgi.add_middleware(ForStarlette, grace_period=20)
+"""
 
 SAY = """
 import os
@@ -132,10 +153,12 @@ def test_settings_that_are_wrong(file: Path, text: str, told: str) -> None:
     assert said.count("\n") == 1
 
 
-def test_a_timeout_that_would_cut(file: Path) -> None:
-    """gunicorn's own patience is shorter than the drain."""
-    said = refused(file, "graceful_timeout = 5\n" + INSTALL)
-    assert "graceful_timeout = 5 s would kill workers" in said
+@pytest.mark.parametrize(("seconds", "grace"), [(5, 20), (30, 60)])
+def test_a_timeout_that_would_cut(file: Path, seconds: int, grace: int) -> None:
+    """gunicorn's own patience is shorter than the drain, also when it equals gunicorn's default."""
+    text = f"graceful_timeout = {seconds}\n" + INSTALL.replace("20", str(grace))
+    said = refused(file, text)
+    assert f"graceful_timeout = {seconds} s would kill workers" in said
     assert said.count("\n") == 1
 
 
@@ -170,14 +193,20 @@ def test_an_app_that_contradicts(file: Path, tmp_path: Path) -> None:
     [
         pytest.param("", 25, id="left alone"),
         pytest.param("graceful_timeout = 90\n", 90, id="long"),
+        pytest.param("graceful_timeout = 30\n", 30, id="as gunicorn's own"),
+        pytest.param("--graceful-timeout=30", 30, id="argument"),
+        pytest.param("GUNICORN_CMD_ARGS", 30, id="variable"),
     ],
 )
 def test_the_arbiters_patience(file: Path, given: str, chosen: int) -> None:
     """It is what the budget has left after the delay, unless the user's own is long enough."""
+    argument = [given] if given.startswith("--") else []
+    env = {given: "--graceful-timeout=30"} if given == "GUNICORN_CMD_ARGS" else {}
+    given = given if given.endswith("\n") else ""
     hook = SAY + "def when_ready(server): say(server.cfg.graceful_timeout)\n"
     installed = IMPORT + "graceful_gunicorn.install(globals(), grace_period=30)\n"
     file.write_text(given + hook + installed)
-    with launch(GUNICORN_SYNC, WSGI_APP, "-c", str(file)) as server:
+    with launch(GUNICORN_SYNC, WSGI_APP, *argument, "-c", str(file), env=env) as server:
         assert server.log.marks() == [str(chosen)]
 
 
@@ -222,6 +251,92 @@ def test_a_reload_with_what_is_wrong_kills_no_arbiter(file: Path, text: str, tol
         file.write_text(text)
         server.send_signal(signal.SIGHUP)
         server.log.wait(told)
+        await_replaced(server, old)
+        server.terminate()
+        assert server.wait() == 0
+        assert last_report(server)["grace_period"] == "20.0"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        pytest.param("workers = = 2\n", r"SyntaxError: invalid syntax", id="syntax"),
+        pytest.param("import no_such\n", "ModuleNotFoundError: No module", id="import"),
+        pytest.param("raise SystemExit('not today')\n", "SystemExit: not today", id="exit"),
+        pytest.param("workers = 'many'\n", "ValueError: ", id="value"),
+        pytest.param(
+            "bind = 'nowhere:port'\n", "RuntimeError: 'port' is not a valid", id="address"
+        ),
+        pytest.param(None, "RuntimeError: .* doesn't exist", id="no file"),
+    ],
+)
+def test_a_configuration_that_cannot_be_read_reloads_nothing(
+    file: Path, text: str | None, told: str
+) -> None:
+    """One line says why, the worker stays, and the next reload is as good as ever."""
+    bind = "bind = '127.0.0.1:0'\n"
+    command = [part for part in GUNICORN_ASGI.command if part not in ("-b", "127.0.0.1:0")]
+    unbound = dataclasses.replace(GUNICORN_ASGI, command=command)
+    with running(file, INSTALL + bind, unbound) as server:
+        old = worker_of(server)
+        if text is None:
+            file.unlink()
+        else:
+            half = IMPORT + "graceful_gunicorn.install(globals(), grace_period=99)\n"
+            file.write_text(half + "raw_env = ['GRACEFUL_LINGER=7']\n" + text)
+        server.send_signal(signal.SIGHUP)
+        line = server.log.wait("nothing is reloaded")
+        assert re.search(told, line.text), line.text
+        assert worker_of(server) == old
+        file.write_text(INSTALL.replace("20", "21") + bind)
+        server.send_signal(signal.SIGHUP)
+        await_replaced(server, old)
+        server.terminate()
+        assert server.wait() == 0
+        assert last_report(server)["grace_period"] == "21.0"
+
+
+def test_a_hook_of_a_reload_that_raises_stops_nothing(file: Path) -> None:
+    """gunicorn alone ends its arbiter, and every worker with it."""
+    with running(file, INSTALL + "def on_reload(server): 1 / 0\n") as server:
+        old = worker_of(server)
+        server.send_signal(signal.SIGHUP)
+        server.log.wait("ZeroDivisionError")
+        await_replaced(server, old)
+
+
+@on(GUNICORN_ASGI, GUNICORN_UVICORN, GUNICORN_GTHREAD)
+def test_a_reload_that_contradicts_the_app_is_followed(
+    file: Path, tmp_path: Path, launcher: Launcher
+) -> None:
+    """New workers would all refuse to start, and gunicorn ends its arbiter then."""
+    (tmp_path / "agrees.py").write_text(AGREES)
+    file.write_text(INSTALL)
+    app = "agrees:wsgi" if launcher is GUNICORN_GTHREAD else "agrees:asgi"
+    more = ("-w", "2", "-c", str(file), "--pythonpath", str(tmp_path))
+    with launch(launcher, app, *more, env=QUICK) as server:
+        server.log.wait("Booting worker", count=2)
+        old = worker_of(server)
+        file.write_text(INSTALL.replace("20", "40"))
+        server.send_signal(signal.SIGHUP)
+        told = server.log.wait("grace_period is 40.0 in install.* and 20 in GracefulMiddleware")
+        assert "until then install(...) holds" in told.text
+        await_replaced(server, old)
+        server.log.wait("Booting worker", count=4)
+        server.terminate()
+        assert server.wait() == 0
+        assert last_report(server)["grace_period"] == "40.0"
+        assert server.log.text.count("until then install(...) holds") == 1
+
+
+@on(GUNICORN_ASGI, GUNICORN_GTHREAD)
+def test_a_reload_leaves_a_preloaded_app_its_settings(file: Path, launcher: Launcher) -> None:
+    """It was built before the fork, and is not built again."""
+    with running(file, "preload_app = True\n" + INSTALL, launcher) as server:
+        old = worker_of(server)
+        file.write_text("preload_app = True\n" + INSTALL.replace("20", "40"))
+        server.send_signal(signal.SIGHUP)
+        server.log.wait("keeps its settings .grace_period 20.0, not 40.0")
         await_replaced(server, old)
         server.terminate()
         assert server.wait() == 0

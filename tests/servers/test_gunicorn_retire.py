@@ -97,7 +97,7 @@ def test_a_reload_loses_nothing(launcher: Launcher) -> None:
             reply = client.reply()
             assert (reply.body, reply.complete) == (b"first\nlast\n", True)
         await_replaced(server, old)
-        assert f"only worker {old} goes" in server.log.text
+        assert f"SIGHUP; only worker {old} goes" in server.log.text
         assert "lame duck" not in server.log.events()
 
 
@@ -144,6 +144,7 @@ def test_fewer_workers_is_no_shutdown() -> None:
             stream.read_until(b"\n\n")
             server.send_signal(signal.SIGTTOU)
             await_replaced(server, old)
+            assert f"SIGTTOU; only worker {old} goes" in server.log.text
             assert "lame duck" not in server.log.events()
 
 
@@ -153,6 +154,7 @@ def test_a_worker_that_is_signalled_alone_retires() -> None:
         old = worker_of(server)
         os.kill(old, signal.SIGTERM)
         await_replaced(server, old)
+        assert f"SIGTERM; only worker {old} goes" in server.log.text
 
 
 def test_a_new_arbiter_takes_the_port_over() -> None:

@@ -80,6 +80,46 @@ def test_retiring_is_no_order(cause: str) -> None:
     assert (board.retiring, board.order, readable(board)) == (cause, None, [])
 
 
+def test_the_oldest_retire_first() -> None:
+    """Up to an age; a younger one may be told later, and why, and the first reason stays."""
+    board = Board()
+    assert [board.retiring_at(age) for age in (0, 1)] == ["", ""]
+    board.retires_to(2, "SIGHUP")
+    board.retires_to(2, "fewer workers")
+    assert [board.retiring_at(age) for age in (1, 2, 3)] == ["SIGHUP", "SIGHUP", ""]
+    assert (board.order, readable(board)) == (None, [])
+    board.retires_to(3, "SIGTTOU")
+    assert board.retiring_at(3) == "SIGTTOU"
+
+
+def test_a_reason_for_all_holds_for_every_age() -> None:
+    """After a re-execution."""
+    board = Board()
+    board.retires("SIGUSR2")
+    assert [board.retiring_at(age) for age in (0, 7)] == ["SIGUSR2", "SIGUSR2"]
+
+
+def test_what_all_workers_would_say_is_said_by_one() -> None:
+    """Until the parent has changed what it is about."""
+    board = Board()
+    assert [in_child(board.first_to_say), board.first_to_say()] == [True, False]
+    board.may_say_again()
+    assert board.first_to_say()
+
+
+def test_that_a_worker_has_served_is_known_to_all() -> None:
+    """From then on a mistake in the app ends nothing that works."""
+    board = Board()
+    assert not board.has_served
+
+    def serves() -> bool:
+        board.serves()
+        return board.has_served
+
+    assert in_child(serves)
+    assert board.has_served
+
+
 def test_the_parent_reads_what_its_workers_have_written() -> None:
     """Each in its slot, from its own process; the last word counts."""
     board = Board()

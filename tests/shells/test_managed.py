@@ -19,6 +19,8 @@ LIMIT = 10.0
 class Life:
     """Keeps what the thread passes on."""
 
+    slot = 2
+
     def __init__(self) -> None:
         self.told: queue.SimpleQueue[Order | str] = queue.SimpleQueue()
 
@@ -113,6 +115,18 @@ def test_a_reason_given_beforehand_needs_no_second(board: Board, life: Life) -> 
     with started(Managed(board, life, Clock())) as managed:
         managed.on_sigterm(signal.SIGTERM, None)
         assert life.next() == "SIGUSR2"
+
+
+def test_a_reason_for_its_age_needs_no_second(board: Board, life: Life) -> None:
+    """The arbiter has written down whom it replaces; a younger one goes on waiting."""
+    board.retires_to(1, "SIGHUP")
+    with started(Managed(board, life, Clock())) as managed:
+        managed.on_sigterm(signal.SIGTERM, None)
+        with pytest.raises(queue.Empty):
+            life.told.get(timeout=0.05)
+        board.retires_to(2, "SIGTTOU")
+        managed.on_sigterm(signal.SIGTERM, None)
+        assert life.next() == "SIGTTOU"
 
 
 def test_a_retired_worker_still_climbs(board: Board, life: Life) -> None:

@@ -7,7 +7,7 @@ from typing import Any, get_type_hints
 import pytest
 
 from graceful.core.budget import SETTINGS, Settings, SettingsError
-from graceful.settings import Keywords, for_development, load, unknown_variables
+from graceful.settings import Binding, Keywords, for_development, load, unknown_variables
 
 
 def test_defaults() -> None:
@@ -157,3 +157,18 @@ def test_a_server_and_an_app_that_contradict_each_other() -> None:
     )
     settled = {"GRACEFUL_GRACE_PERIOD": "50"}
     assert load({"grace_period": 40}, environ=settled, base=base).grace_period == 50
+
+
+def test_an_app_that_contradicts_a_server_that_serves_follows() -> None:
+    """What it gives beside that still counts, and a mistake is a mistake."""
+    told: list[str] = []
+    installed = load({"grace_period": 60}, source="install(...)", environ={})
+    base = Binding.of(installed, told.append)
+    assert base.differences(installed) == []
+    given = {"grace_period": 40, "linger": 2, "readiness_path": "/up"}
+    merged = load(given, source="App(...)", environ={}, base=base)
+    assert (merged.grace_period, merged.linger, merged.readiness_path) == (60, 1, "/up")
+    assert merged.source("grace_period") == "install(...)"
+    assert [text.split()[0] for text in told] == ["grace_period", "linger"]
+    with pytest.raises(SettingsError, match="unknown setting 'grace'"):
+        load({"grace": 40}, environ={}, base=base)
