@@ -18,13 +18,26 @@ from .core.records import Record
 from .core.traits import UNKNOWN, ServerTraits
 from .loops import Interrupt, Loop, await_chain, format_frames, frames_of, thread_working_for
 
-__all__ = ["LAST_WORDS", "AsgiExchange", "Farewell", "Shell"]
+__all__ = ["LAST_WORDS", "NO_SCOPE", "AsgiExchange", "Farewell", "Shell", "after_end"]
 
 TRIES: Final = 3
 """Sends after the end of a stream by which its app must have understood."""
 
 LAST_WORDS: Final = 0.25
 """Seconds that a cut gives a client to take what is sent last; one that doesn't read gets none."""
+
+NO_SCOPE: Final[Scope] = {}
+"""The scope of an exchange that is over."""
+
+
+async def after_end(*_: Message) -> Any:
+    """The `receive` and `send` of an exchange that is over.
+
+    Raises:
+        StreamClosed: always.
+    """
+    raise StreamClosed("this request is over: its app has returned")
+
 
 Farewell = str | bytes | Callable[[Any], object] | None
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Unpack
 
 from ._arguments import OneOrMore, callables, hooks
-from ._asgi_exchange import AsgiExchange, Farewell, Shell
+from ._asgi_exchange import NO_SCOPE, AsgiExchange, Farewell, Shell, after_end
 from ._asgi_http import HttpExchange, answer
 from ._asgi_lifespan import serve_lifespan
 from ._asgi_types import App, Receive, Scope, Send
@@ -180,6 +180,10 @@ class GracefulMiddleware:
                 exchange.uncancel()
                 if (on_end := shell.tracker.on_end) is not None:
                     on_end()
+            # Whatever timer the server started meanwhile has a copy of the context, which leads
+            # here: what it keeps alive should be small, and never the server's own connection.
+            exchange.scope = NO_SCOPE
+            exchange._receive = exchange._send = after_end
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]

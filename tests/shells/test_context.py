@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextvars
 import copy
+import gc
 import math
 import threading
+import weakref
 from collections.abc import Callable
 
 import anyio
@@ -20,7 +22,7 @@ from starlette.websockets import WebSocket
 import graceful
 import graceful.lifecycle
 from graceful._asgi_http import HttpExchange
-from graceful._asgi_types import App, Receive, Scope, Send
+from graceful._asgi_types import App, Message, Receive, Scope, Send
 from graceful._asgi_websocket import WebSocketExchange
 from graceful.asgi import GracefulMiddleware
 from graceful.core.inflight import Exchange
@@ -201,6 +203,43 @@ def test_exchange_of_an_app_that_is_not_wrapped() -> None:
         return PlainTextResponse("ok")
 
     assert TestClient(Starlette(routes=[Route("/", endpoint)])).get("/").text == "ok"
+
+
+class Connection:
+    """What a server keeps of a request: its `send` leads back to it."""
+
+    async def receive(self) -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(self, message: Message) -> None:
+        """Take a message."""
+
+
+@on_one("asyncio")
+async def test_a_context_that_outlives_its_request_keeps_no_connection(world: World) -> None:
+    """Servers start timers while they send, and each has a copy of the context of the request."""
+    kept: list[contextvars.Context] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        kept.append(contextvars.copy_context())
+        await hello(scope, receive, send)
+
+    wrapped = GracefulMiddleware(app_of(app))
+    connection = Connection()
+    alive = weakref.ref(connection)
+    async with world.lifespan(wrapped):
+        scope = {**http("/"), "state": dict(world.state or {})}
+        await wrapped(scope, connection.receive, connection.send)
+        gc.disable()
+        try:
+            del connection, scope
+            assert alive() is None
+        finally:
+            gc.enable()
+    (exchange,) = [value for value in kept[0].values() if isinstance(value, HttpExchange)]
+    assert exchange.describe()["path"] == ""
+    with pytest.raises(OSError, match="this request is over"):
+        await exchange.send({"type": "http.response.body"})
 
 
 @on_one("asyncio")
