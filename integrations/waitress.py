@@ -26,13 +26,13 @@ import select
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any, Final
 
 import waitress
 from waitress import wasyncore
 from waitress.channel import HTTPChannel
-from waitress.server import BaseWSGIServer
+from waitress.server import BaseWSGIServer, create_server
 from waitress.task import ThreadedTaskDispatcher
 from waitress.trigger import trigger
 
@@ -92,7 +92,7 @@ def serve(app: App, **options: Any) -> None:
         waitress.serve(app, **options)
         return
     sockets: dict[int, Any] = {}
-    server = WaitressServer(waitress.create_server(app, map=sockets, **options), sockets)
+    server = WaitressServer(create_server(app, map=sockets, **options), sockets)
     try:
         member = server.join(lifecycle, middleware)
     except ValueError as error:  # the settings
@@ -104,7 +104,7 @@ def serve(app: App, **options: Any) -> None:
         lifecycle.clean_up_now(member)
         lifecycle.leave(member)
         middleware.leave()
-        member.loop.close()
+        server.close()
     if lifecycle.exit_status:
         sys.exit(lifecycle.exit_status)
 
@@ -126,9 +126,10 @@ class WaitressServer:
         self._server = server
         self._adjustments = server.adj
         self._sockets = sockets
-        self._listeners = [each for each in sockets.values() if isinstance(each, BaseWSGIServer)]
+        self._listeners: list[Any] = [s for s in sockets.values() if isinstance(s, BaseWSGIServer)]
         self._owner: ServerOwner | None = None
         self._lifecycle = current()
+        self._thread = ThreadLoop()  # where the drain is driven
         self._hold: Hold | None = None
         self._stopping = False
         self._leaves_at: float | None = None
@@ -146,7 +147,7 @@ class WaitressServer:
         if middleware.error is not None:
             raise middleware.error
         self._lifecycle = lifecycle
-        member = Member("waitress", middleware.settings, ThreadLoop(), True, receive=self)
+        member = Member("waitress", middleware.settings, self._thread, True, receive=self)
         lifecycle.join(member)
         self._server.print_listen("Serving on http://{}:{}")
         middleware.enter()
@@ -174,6 +175,10 @@ class WaitressServer:
 
     def leave(self) -> None:
         self._soon(self._leave)
+
+    def close(self) -> None:
+        """End the thread of the drain."""
+        self._thread.close()
 
     # -- in the main thread ------------------------------------------------------------------
 
@@ -252,8 +257,8 @@ def _is_busy(channel: Any) -> bool:
 def _middleware_of(app: object) -> GracefulMiddleware | None:
     """Return the outermost `GracefulMiddleware` that `app` leads to.
 
-    It may be deep inside: an attribute of a Flask app, the first in a Django project's list, a
-    name in a function. What an object refers to, the interpreter's garbage collector knows.
+    It may be deep inside: an attribute of a Flask app, the first in a Django project's list, what
+    a function has closed over. The interpreter's garbage collector knows what refers to what.
     """
     seen, front = {id(app)}, [app]
     while front:
@@ -261,11 +266,13 @@ def _middleware_of(app: object) -> GracefulMiddleware | None:
             if issubclass(type(each), GracefulMiddleware):
                 assert isinstance(each, GracefulMiddleware)
                 return each
-        found = gc.get_referents(*(each for each in front if not _is_elsewhere(each)))
-        front = [seen.add(id(each)) or each for each in found if id(each) not in seen]
+        front = [part for each in front for part in _inside(each) if id(part) not in seen]
+        seen.update(map(id, front))
     return None
 
 
-def _is_elsewhere(thing: object) -> bool:
-    """Whether `thing` leads to the whole program rather than to the inside of the app."""
-    return issubclass(type(thing), (type, ModuleType))
+def _inside(thing: object) -> Sequence[object]:
+    """Return what `thing` is made of; its type, module and globals lead to the whole program."""
+    if type(thing) is FunctionType:
+        return (thing.__closure__, thing.__defaults__, thing.__kwdefaults__, thing.__dict__)
+    return () if issubclass(type(thing), (type, ModuleType)) else gc.get_referents(thing)

@@ -54,6 +54,9 @@ WAITS = {
         "wait": "`wait_draining` is how user code waits for the drain; a worker without a loop of "
         "its own waits for its clean-up hooks, which have their limit"
     },
+    "graceful.integrations.waitress": {
+        "wait": "the drain waits until the main thread has closed the listeners"
+    },
     "graceful.probe_server": {
         "get": "a probe's thread waits for checks that run on the loop, with their time limit",
         "join": "the port is free again when `close` returns",
