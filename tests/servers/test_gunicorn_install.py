@@ -20,7 +20,7 @@ from .contract import APP
 from .harness import LIMIT, ROOT, Launcher, ServerProcess, clean_environment, launch, settings
 from .launchers import GUNICORN_ASGI, GUNICORN_GTHREAD, GUNICORN_SYNC, GUNICORN_UVICORN
 from .test_gunicorn_ladder import await_flipped
-from .test_gunicorn_retire import WSGI_APP, app_of, ask, await_replaced, on, worker_of
+from .test_gunicorn_retire import WSGI_APP, app_of, await_replaced, in_flight, on, worker_of
 
 QUICK = settings(propagation_delay=0.3, stream_window=0.2, linger=0.2)
 
@@ -345,9 +345,8 @@ def test_a_reload_leaves_a_preloaded_app_its_settings(file: Path, launcher: Laun
 
 def test_a_sigterm_during_a_reload_is_heard_at_once(file: Path) -> None:
     """gunicorn waits for its old workers and hears nothing: readiness must not wait with it."""
-    with running(file, INSTALL) as server, contextlib.closing(ask(server, "/stuck")) as stuck:
+    with running(file, INSTALL) as server, in_flight(server, "/stuck") as stuck:
         old = worker_of(server)
-        time.sleep(0.1)
         server.send_signal(signal.SIGHUP)
         server.log.wait_mark("startup", count=2)
         server.log.wait(f"only worker {old} goes")
@@ -368,8 +367,7 @@ def test_an_app_loaded_before_the_fork(launcher: Launcher) -> None:
     arguments = ("-w", "2", "--preload")
     with launch(launcher, app_of(launcher), *arguments, env=QUICK) as server:
         assert server.get("/readyz").status == 200
-        with contextlib.closing(ask(server, "/slow")) as slow:
-            time.sleep(0.1)
+        with in_flight(server, "/slow") as slow:
             server.terminate()
             await_flipped(server)
             assert slow.reply().body == b"slow but whole\n"

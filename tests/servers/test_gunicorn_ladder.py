@@ -17,10 +17,12 @@ import time
 from collections.abc import Generator
 from pathlib import Path
 
+from graceful.core.managed import REASON_WAIT
+
 from .contract import goodbye, open_websocket
 from .harness import LIMIT, Launcher, ServerProcess, launch, settings
 from .launchers import GUNICORN_ASGI, GUNICORN_GEVENT, GUNICORN_GTHREAD, GUNICORN_SYNC
-from .test_gunicorn_retire import ON_ALL, ON_STREAMING, app_of, ask, await_end, on
+from .test_gunicorn_retire import ON_ALL, ON_STREAMING, app_of, ask, await_end, in_flight, on
 
 DELAY = 25.0
 """Seconds of propagation delay that no test waits for: all is over before."""
@@ -56,18 +58,29 @@ def rungs(server: ServerProcess) -> list[tuple[str, str]]:
 
 
 def await_flipped(server: ServerProcess) -> None:
-    """Wait for the arbiter's word, then ask more often than there are workers."""
+    """Wait for the arbiter's word; its workers follow within the blink of an eye."""
     server.log.wait_event("lame duck")
-    time.sleep(0.1)  # what the workers may take
-    assert {server.get("/readyz").status for _ in range(10)} == {503}
+    give_up = time.monotonic() + LIMIT
+    while {server.get("/readyz").status for _ in range(10)} != {503}:
+        assert time.monotonic() < give_up, server.log.text
+
+
+def await_delivered(pid: int, number: signal.Signals) -> None:
+    """Wait until a signal that a process was sent has been caught."""
+    give_up, bit = time.monotonic() + LIMIT, 1 << (number - 1)
+    while True:
+        status = Path(f"/proc/{pid}/status").read_text()
+        pending = [int(mask, 16) for mask in re.findall(r"(?:Sig|Shd)Pnd:\s(\w+)", status)]
+        if not any(mask & bit for mask in pending):
+            return
+        assert time.monotonic() < give_up, status
 
 
 @ON_ALL
 def test_the_instance_goes(launcher: Launcher) -> None:
     """All workers are unready at once, serve the delay, finish what they have, and go."""
     with running(launcher, SHORT) as server:
-        with contextlib.closing(ask(server, "/slow")) as slow:
-            time.sleep(0.1)
+        with in_flight(server, "/slow") as slow:
             server.terminate()
             await_flipped(server)
             assert server.get("/").status == 200
@@ -88,7 +101,7 @@ def test_streams_are_told_when_the_delay_is_over(launcher: Launcher) -> None:
             server.terminate()
             server.log.wait_event("lame duck")
             assert b"retry:" in stream.reply().body
-            assert "draining" in server.log.events()
+            server.log.wait_event("draining")  # the arbiter may say it a moment later
         assert server.wait(10) == 0
         assert server.log.report()["told"] == "1"
 
@@ -97,8 +110,7 @@ def test_streams_are_told_when_the_delay_is_over(launcher: Launcher) -> None:
 def test_a_second_sigterm_skips_the_delay(launcher: Launcher) -> None:
     """The drain begins at once, and is as gentle as ever."""
     with running(launcher, LONG) as server:
-        with contextlib.closing(ask(server, "/slow")) as slow:
-            time.sleep(0.1)
+        with in_flight(server, "/slow") as slow:
             server.terminate()
             server.log.wait_event("lame duck")
             server.terminate()
@@ -111,8 +123,7 @@ def test_a_second_sigterm_skips_the_delay(launcher: Launcher) -> None:
 def test_a_third_sigterm_cuts(launcher: Launcher) -> None:
     """The arbiter has begun its own stop by then, in which gunicorn alone would not hear it."""
     with running(launcher, LONG) as server:
-        with contextlib.closing(ask(server, "/stuck")) as stuck:
-            time.sleep(0.1)
+        with in_flight(server, "/stuck") as stuck:
             for count in (1, 2, 3):
                 server.terminate()
                 server.log.wait_event("told to stop", count=count)
@@ -125,8 +136,7 @@ def test_a_third_sigterm_cuts(launcher: Launcher) -> None:
 @ON_ALL
 def test_a_sigterm_after_the_delay_cuts(launcher: Launcher) -> None:
     """Whoever signals again while the workers drain does not want to wait for them."""
-    with running(launcher, SHORT) as server, contextlib.closing(ask(server, "/stuck")):
-        time.sleep(0.1)
+    with running(launcher, SHORT) as server, in_flight(server, "/stuck"):
         server.terminate()
         server.log.wait_event("draining")
         server.terminate()
@@ -140,8 +150,9 @@ def test_systemd_signals_the_whole_group(launcher: Launcher) -> None:
     with running(launcher, LONG) as server:
         server.signal_group(signal.SIGTERM)
         await_flipped(server)
-        time.sleep(1.2)  # a worker would retire by now
-        assert server.get("/").status == 200
+        retire_at = time.monotonic() + REASON_WAIT + 0.2
+        while time.monotonic() < retire_at:
+            assert server.get("/").status == 200
         assert "only worker" not in server.log.text
         server.signal_group(signal.SIGTERM)
         assert server.wait(DELAY / 2) == 0
@@ -154,7 +165,7 @@ def test_a_worker_signalled_before_its_arbiter_waits_for_the_reason(launcher: La
     with running(launcher, LONG) as server:
         for pid in workers_of(server):
             os.kill(pid, signal.SIGTERM)
-        time.sleep(0.3)  # less than a worker waits
+            await_delivered(pid, signal.SIGTERM)
         server.terminate()
         await_flipped(server)
         assert "only worker" not in server.log.text
@@ -183,9 +194,8 @@ def test_a_worker_killed_while_it_drains_is_in_the_report(launcher: Launcher) ->
     """Nobody starts another one then, and nobody calls the stop clean."""
     with (
         running(launcher, SHORT, workers=1) as server,
-        contextlib.closing(ask(server, "/stuck")) as stuck,
+        in_flight(server, "/stuck") as stuck,
     ):
-        time.sleep(0.1)
         (victim,) = workers_of(server)
         server.terminate()
         server.log.wait_event("draining")

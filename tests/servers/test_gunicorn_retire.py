@@ -11,7 +11,7 @@ from collections.abc import Generator
 
 import pytest
 
-from .contract import APP, goodbye, open_websocket
+from .contract import goodbye, open_websocket
 from .harness import LIMIT, Client, Launcher, ServerProcess, launch, settings
 from .launchers import (
     GUNICORN_ASGI,
@@ -22,6 +22,7 @@ from .launchers import (
 )
 
 WSGI_APP = "tests.servers.wsgi_app:app"
+ASGI_APP = "tests.servers.gunicorn_app:app"
 
 WITH_LOOPS = (GUNICORN_ASGI, GUNICORN_UVICORN)
 WITH_THREADS = (GUNICORN_GTHREAD, GUNICORN_GEVENT)
@@ -48,7 +49,7 @@ def running(launcher: Launcher, *arguments: str) -> Generator[ServerProcess]:
 
 def app_of(launcher: Launcher) -> str:
     """Return what the worker class can serve."""
-    return APP if launcher.name in {each.name for each in WITH_LOOPS} else WSGI_APP
+    return ASGI_APP if launcher.name in {each.name for each in WITH_LOOPS} else WSGI_APP
 
 
 def worker_of(server: ServerProcess) -> int:
@@ -80,10 +81,18 @@ def await_replaced(server: ServerProcess, old: int) -> None:
 
 
 def ask(server: ServerProcess, path: str) -> Client:
-    """Return a client whose request has arrived."""
+    """Return a client whose request is on its way."""
     client = server.client()
     client.ask("GET", path)
     return client
+
+
+@contextlib.contextmanager
+def in_flight(server: ServerProcess, path: str) -> Generator[Client]:
+    """A client of `/slow` or `/stuck`, whose request has got to the app."""
+    with contextlib.closing(ask(server, path)) as client:
+        server.log.wait_mark(f"{path[1:]} begins")
+        yield client
 
 
 @ON_ALL
