@@ -44,9 +44,14 @@ class AsgiWorker(Worker):
             if len(line) < 2:
                 return
             scope: dict[str, Any] = {
-                **{"type": "http", "http_version": "1.1", "method": line[0].decode()},
-                **{"path": line[1].decode(), "query_string": b"", "root_path": ""},
-                **{"headers": [], "state": {}},
+                "type": "http",
+                "http_version": "1.1",
+                "method": line[0].decode(),
+                "path": line[1].decode(),
+                "query_string": b"",
+                "root_path": "",
+                "headers": [],
+                "state": {},
             }
 
             async def receive() -> dict[str, Any]:
