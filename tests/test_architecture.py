@@ -31,6 +31,7 @@ EXTRAS = {
     "graceful._trio": {"trio"},
     "graceful.cli": {"click", "rich"},
     "graceful.rehearsal": {"aiohttp", "click", "psutil", "rich"},
+    "graceful.testing.plugin": {"pytest", "rich"},
 }
 
 WAITS = {
@@ -72,6 +73,11 @@ WAITS = {
         "get": "its thread sleeps until a signal has been caught",
         "join": "the thread is over before handlers are given back",
     },
+    "graceful.testing.asgi": {"wait": "an app in memory shuts down when its calls have returned"},
+    "graceful.testing.process": {
+        "sleep": "time in memory passes when it is told to",
+        "wait": "a test waits for a phase, in virtual time",
+    },
     "graceful.threads": {
         "wait": "the driver waits for a hook in a thread, as anyio's `run_sync` does",
         "result": "of a hook that is over",
@@ -82,6 +88,9 @@ WAITS = {
     },
 }
 """Who else than the driver sleeps or waits, how, and why. Add a line only with a reason."""
+
+TOOLS = ("cli", "doctor", "rehearsal", "testing")
+"""Packages that people use beside the library; nothing of the library imports them."""
 
 LOAD_TOOL = "graceful.rehearsal"
 """A load generator waits for a living: the rule about waiting is not for this package."""
@@ -112,9 +121,9 @@ class Module:
 
     @property
     def floor(self) -> str:
-        """'core', 'integrations', 'rehearsal', 'cli', or 'shells' for `graceful/*.py`."""
+        """'core', 'integrations', a tool, or 'shells' for `graceful/*.py`."""
         second = self.name.split(".")[1] if "." in self.name else ""
-        return second if second in ("core", "integrations", "rehearsal", "cli") else "shells"
+        return second if second in ("core", "integrations", *TOOLS) else "shells"
 
     @cached_property
     def imports(self) -> list[Import]:
@@ -281,9 +290,9 @@ def test_nothing_below_imports_an_integration_when_it_is_loaded(module: Module) 
 
 @pytest.mark.parametrize("module", on("shells", "core", "integrations"), ids=by_name)
 def test_nobody_below_knows_the_tools(module: Module) -> None:
-    """The command line and the rehearsal are used by people, not by the library."""
-    assert not module.imported("graceful.cli")
-    assert not module.imported("graceful.rehearsal")
+    """The command line, the rehearsal and their like are used by people, not by the library."""
+    for tool in TOOLS:
+        assert not module.imported(f"graceful.{tool}")
 
 
 @pytest.mark.parametrize("module", on("integrations"), ids=by_name)

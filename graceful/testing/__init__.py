@@ -12,7 +12,7 @@
 
 Time is a clock of the process's own, which jumps to whatever is due next: thirty seconds of grace
 take milliseconds, and things happen in the same order each time. No signal is sent and no handler
-installed. For real servers there is `graceful rehearse`, and its fixture in `graceful.testing.plugin`.
+installed. For real servers there is `graceful rehearse`; `plugin.py` has its fixture for pytest.
 """
 
 from __future__ import annotations

@@ -129,7 +129,9 @@ class WebSocketCall(_Call):
     @property
     def close_code(self) -> int | None:
         """The code by which it was closed, None while it is open."""
-        return next((m.get("code", 1000) for m in self.sent if m["type"] == "websocket.close"), None)
+        return next(
+            (m.get("code", 1000) for m in self.sent if m["type"] == "websocket.close"), None
+        )
 
     @property
     def close_reason(self) -> str:

@@ -20,7 +20,6 @@ from ..core.records import DrainReport, PhaseChanged, Record
 from ..core.traits import UNKNOWN
 from ..lifecycle import Lifecycle, Member
 from ..servers import ServerOwner
-from ..signals import Handler
 from .clock import FakeClock, NothingLeft, VirtualLoop
 
 __all__ = ["Process"]
