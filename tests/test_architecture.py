@@ -73,8 +73,12 @@ WAITS = {
         "get": "its thread sleeps until a signal has been caught",
         "join": "the thread is over before handlers are given back",
     },
-    "graceful.testing.asgi": {"wait": "an app in memory shuts down when its calls have returned"},
+    "graceful.testing.asgi": {
+        "result": "of a lifespan that is over",
+        "wait": "an app in memory shuts down when its calls have returned",
+    },
     "graceful.testing.process": {
+        "result": "of a stop that has failed",
         "sleep": "time in memory passes when it is told to",
         "wait": "a test waits for a phase, in virtual time",
     },
