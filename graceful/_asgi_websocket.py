@@ -27,6 +27,7 @@ class WebSocketExchange(AsgiExchange):
     kind: Kind = "websocket"
     _accepted = False
     _closed = False  # by the app or the client
+    _close_sent: anyio.Event | None = None  # where the app must be kept waiting for it
 
     # -- the app's side --------------------------------------------------------------------
 
@@ -36,8 +37,11 @@ class WebSocketExchange(AsgiExchange):
         interrupt = self._receiving = self.shell.loop.interrupt()
         message: Message = {"type": "websocket.disconnect", "code": 1006}
         try:
-            with interrupt:
-                message = await self._receive()
+            if self._close_sent is None:
+                with interrupt:
+                    message = await self._receive()
+            if self._close_sent is not None:
+                await self._close_sent.wait()
         finally:
             self._receiving = None
         if message["type"] == "websocket.disconnect":
@@ -58,6 +62,8 @@ class WebSocketExchange(AsgiExchange):
         return self._send(message)
 
     async def _send_after_end(self) -> None:
+        if self._close_sent is not None:
+            await self._close_sent.wait()
         self._refused_send()
         raise StreamClosed("this WebSocket was closed: its client has been told to reconnect")
 
@@ -83,9 +89,15 @@ class WebSocketExchange(AsgiExchange):
     async def _close(self) -> None:
         code = self.shell.traits.close_code(SERVICE_RESTART)
         close = {"type": "websocket.close", "code": code, "reason": self._reason()}
-        if not self.shell.traits.sends_while_receiving:
-            self._interrupt_receive()
-        await self._send(close)
+        if self.shell.traits.closes_while_receiving:
+            await self._send(close)
+            return
+        self._close_sent = anyio.Event()
+        self._interrupt_receive()
+        try:
+            await self._send(close)
+        finally:
+            self._close_sent.set()
 
     def _reason(self) -> str:
         return close_reason(self.retry_after_ms)

@@ -39,7 +39,7 @@ from .driver import Driver, Hook, HookPhase
 from .loops import Loop, current_loop, format_frames, frames_of
 from .managed import Managed
 from .observers import Broadcast, LogObserver, Observer, render_plain
-from .servers import PlainServer, Server, detect
+from .servers import PlainServer, Replaceable, Server, detect
 from .settings import for_development
 from .signals import HANDLED, Handler, SignalTrap, in_main_thread
 from .watchdog import Watchdog
@@ -451,6 +451,11 @@ class Lifecycle:
 
     def _on_signal(self, number: signal.Signals, at: float) -> None:
         """In the signal thread: flip, wake the loop, arm the end, and only then log."""
+        if self._is_replaced():
+            self.retire(f"{number.name}, a successor serves")
+            if self._backstop is not None:
+                self._backstop.disarm()
+            return
         hurry = number is signal.SIGINT and _on_terminal()
         with self._lock:
             backstop, held = self._backstop, 0.0
@@ -475,6 +480,12 @@ class Lifecycle:
         if climbed is not None:
             self.publish(replace(climbed[0], flipped_in=flipped_in))
             self.publish(climbed[1])
+
+    def _is_replaced(self) -> bool:
+        """Whether the first signal is for this process alone, as its server can tell."""
+        servers = [server for server, _ in self.servers if isinstance(server, Replaceable)]
+        first = self.core.phase is Phase.SERVING
+        return first and bool(servers) and all(server.is_replaced() for server in servers)
 
     def _drive(self) -> None:
         """Have the driver run on an app's loop, or wake it when it does already."""

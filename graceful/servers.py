@@ -10,13 +10,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-from .core.budget import ServerLimit
+from .core.budget import ServerLimit, Settings, SettingsError
 from .core.traits import TRAITS, UNKNOWN, ServerTraits
 from .signals import Handler
 
-__all__ = ["PlainServer", "Server", "ServerOwner", "detect"]
+__all__ = ["PlainServer", "Replaceable", "Server", "ServerOwner", "Wrapped", "detect", "prepare"]
 
 
 class ServerOwner(Protocol):
@@ -80,6 +80,31 @@ class Server(Protocol):
         ...
 
 
+@runtime_checkable
+class Replaceable(Protocol):
+    """A server whose parent sends one worker the same signal as the whole instance."""
+
+    def is_replaced(self) -> bool:
+        """Whether a successor serves the port already, so that this process alone is meant."""
+        ...
+
+
+class Wrapped(Protocol):
+    """An app that joins with its first request, unless its server lets it do so before."""
+
+    @property
+    def settings(self) -> Settings: ...
+
+    @property
+    def error(self) -> SettingsError | None:
+        """What is wrong with its settings."""
+        ...
+
+    def enter(self) -> bool:
+        """Join the lifecycle. False when settings are wrong."""
+        ...
+
+
 class PlainServer:
     """A server that no integration knows: the lifecycle tells it through its signal handler."""
 
@@ -135,3 +160,22 @@ def detect(
         if found is not None:
             return found
     return None
+
+
+def prepare(app: Wrapped, lost: Callable[[str], object] = str) -> None:
+    """Have the server that imports `app` call its `enter` before it serves, where it can.
+
+    Args:
+        app: was made a moment ago; servers without lifespan call it with requests only.
+        lost: as for `detect`.
+    """
+    for row in TRAITS:
+        if not row.prepares or row.module not in sys.modules:
+            continue
+        try:
+            import_module(row.integration).prepare(app)
+        except (ImportError, AttributeError) as error:
+            lost(
+                f"the installed {row.name} is not one that graceful knows ({error}); a worker of "
+                "WSGI apps stops in its own way, without a drain"
+            )

@@ -34,6 +34,7 @@ from .lifecycle import Lifecycle, Member, current
 from .loops import Loop
 from .observers import Observer
 from .probes import Answer, Check, Probes
+from .servers import prepare
 from .settings import Keywords, load, unknown_variables
 from .threads import ThreadLoop
 
@@ -108,6 +109,7 @@ class GracefulMiddleware:
             self._probe_paths = self._probes.paths
         except SettingsError as error:
             self.error = error
+        prepare(self, lambda text: self.lifecycle.say_once(Notice(text)))
 
     @property
     def lifecycle(self) -> Lifecycle:

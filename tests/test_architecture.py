@@ -39,6 +39,7 @@ WAITS = {
     "graceful._asgi_websocket": {
         "fail_after": "a farewell of the user's may hang",
         "move_on_after": "a client that reads nothing gets no last words",
+        "wait": "an app must not return before a close that its return would replace",
     },
     "graceful.backstop": {
         "sleep": "the helper thread arms the alarm a moment after the signal",
@@ -47,6 +48,13 @@ WAITS = {
     "graceful.driver": {
         "wait": "the only file that walks through a stop",
         "move_on_after": "until the next step of the timeline is due; hooks have a limit each",
+    },
+    "graceful.integrations.granian": {
+        "wait": "a worker ends when its connections are gone",
+        "move_on_after": "which a client that reads nothing could hold up",
+    },
+    "graceful.integrations.granian_sockets": {
+        "sleep": "another thread empties the accept queue, and nobody tells when"
     },
     "graceful.integrations.gunicorn_workers": {
         "timeout": "a client has a limit for closing after a response that says so"

@@ -37,6 +37,8 @@ class ServerTraits:
     """A module that is imported wherever this server runs."""
     integration: str = ""
     """Module with a `detect(handler, receive)`; empty = the plain treatment."""
+    prepares: bool = False
+    """The integration has a `prepare(app)`, by which WSGI apps join before their first request."""
     software: str = ""
     """How `SERVER_SOFTWARE` begins in its WSGI environ; empty = it serves no WSGI."""
     says_close: SaysClose = "header"
@@ -49,9 +51,9 @@ class ServerTraits:
     Read by tests only: the shell asks the scope, which is the specification's way."""
     close_codes: Literal["all", "own"] = "all"
     """"own": WebSockets can be closed with 1000 and `APPLICATIONS_OWN` only."""
-    sends_while_receiving: bool = True
-    """A WebSocket message goes out while the app waits in `receive`; otherwise the wait must be
-    ended first."""
+    closes_while_receiving: bool = True
+    """A WebSocket's close goes out whatever its app does meanwhile; otherwise the app must neither
+    wait in `receive`, which holds the close up, nor return, which takes its place."""
 
     def close_code(self, code: int) -> int:
         """Return what this server can say of `code`: 1012 becomes 4012 where it must be our own."""
@@ -102,8 +104,9 @@ TRAITS: Final = (
         tested=("2.8", "2.8"),
         module="granian._granian",
         integration="graceful.integrations.granian",
+        prepares=True,
         software="Granian",
-        sends_while_receiving=False,
+        closes_while_receiving=False,
     ),
     ServerTraits(
         name="daphne",

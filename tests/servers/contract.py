@@ -162,6 +162,15 @@ def refused(server: ServerProcess) -> bool:
     return False
 
 
+def one_for_each_worker(server: ServerProcess, exits: contextlib.ExitStack) -> list[Client]:
+    """Return a connection to each worker; where each has a listener, the kernel draws which."""
+    found: dict[bytes, Client] = {}
+    while len(found) < server.launcher.workers:
+        client = exits.enter_context(contextlib.closing(server.client()))
+        found.setdefault(client.get("/pid").body, client)
+    return list(found.values())
+
+
 def said(reply: Reply) -> Mapping[str, object]:
     """Return what `/state` answered."""
     answer: Mapping[str, object] = json.loads(reply.body)
@@ -582,11 +591,10 @@ class ServerContract:
                 with contextlib.closing(Client(port)) as client:
                     return client.get(path).status
 
-            blocked: list[Client] = []
-            for count in range(1, self.launcher.workers + 1):
-                blocked.append(exits.enter_context(contextlib.closing(server.client())))
-                blocked[-1].ask("GET", "/block")
-                server.log.wait_mark("blocking", count=count)
+            blocked = one_for_each_worker(server, exits)
+            for client in blocked:
+                client.ask("GET", "/block")
+            server.log.wait_mark("blocking", count=self.launcher.workers)
             assert (probe("/readyz"), probe("/livez")) == (200, 200)
             server.terminate()
             server.log.wait_event("lame duck", count=self.launcher.voices)
