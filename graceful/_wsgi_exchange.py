@@ -331,8 +331,13 @@ class WsgiExchange(Exchange):
         raise StopIteration
 
     def _farewell(self) -> bytes:
-        """End the body, which is at a boundary. Returns what is to be sent last, if anything."""
+        """End the body, which is at a boundary. Returns what is to be sent last, if anything.
+
+        The client would come back on its connection to this very process, so that is closed, where
+        the server can still be asked to when the headers are gone.
+        """
         self.ended = True
+        self.close_headers()
         self.told_now()
         if self._last_words is not None:
             return self._last_words

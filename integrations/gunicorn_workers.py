@@ -2,8 +2,8 @@
 
 Private names used, each in one line of its adapter: `Worker.alive`, `nr`, `max_requests`, `PIPE`;
 sync's `accept`; gthread's `method_queue`, `murder_keepalived`, `set_accept_enabled`, `accept`,
-`enqueue_req`, `worker_connections`, `nr_conns`; asgi's `_serve`, `servers`, `nr_conns`. Tested with
-gunicorn 27.0.1.
+`enqueue_req`, `worker_connections`, `nr_conns`; gevent's `handle`, `timeout_ctx`, and `gevent` in
+the worker's module; asgi's `_serve`, `servers`, `nr_conns`. Tested with gunicorn 27.0.1.
 
 How it fits together
 - A worker ends when its `alive` turns false. That becomes a property of its class, so that whatever
@@ -25,6 +25,7 @@ import select
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from importlib import import_module
 from socket import SHUT_RDWR, SHUT_WR, socket
 from ssl import SSLSocket
 from types import CoroutineType, FrameType
@@ -46,6 +47,10 @@ __all__ = ["GunicornWorker", "adapter_of", "detect", "has_threads", "is_known", 
 
 CLIENT_CLOSES: Final = 2.0
 """Seconds that a client has to close after a response that says so; gunicorn's own limit."""
+
+
+A_MOMENT: Final = 0.02
+"""Seconds in which a greenlet that is done is over."""
 
 
 class GunicornWorker:
@@ -197,7 +202,66 @@ async def _until_closed(sock: socket) -> None:
 
 
 class GeventWorker(GunicornWorker):
-    """gevent: looks at `alive` once a second by itself."""
+    """gevent: a main greenlet that sleeps, one for each connection."""
+
+    def attach(self, owner: ServerOwner) -> None:
+        """Know the connections, and whether each waits for a request; wake the main greenlet.
+
+        It looks once a second whether it is still `alive`, and then once a second whether they are
+        gone. An idle one it would leave open for as long as `keepalive` is.
+        """
+        worker, gevent = self._worker, import_module("gevent")
+        self._gevent: Any = gevent
+        self._serving: dict[Any, Any] = {}  # greenlets, with the limit of their last wait
+        self._leaves = import_module("gevent.event").Event()
+        self._loop = gevent.get_hub().loop
+        handle, timeout_ctx, serving = worker.handle, worker.timeout_ctx, self._serving
+
+        def handle_known(*connection: Any) -> None:
+            serving[gevent.getcurrent()] = None
+            try:
+                handle(*connection)
+            finally:
+                serving.pop(gevent.getcurrent(), None)
+
+        def known_timeout() -> Any:
+            limit = serving[gevent.getcurrent()] = timeout_ctx()
+            return limit
+
+        worker.handle, worker.timeout_ctx = handle_known, known_timeout
+        import_module("gunicorn.workers.ggevent").gevent = _WithSleep(gevent, self._sleep)  # type: ignore[attr-defined]
+
+    def _sleep(self, seconds: float) -> None:
+        if not self._leaves.is_set():
+            self._leaves.wait(seconds)
+        elif self._serving:
+            self._gevent.joinall(list(self._serving), seconds)
+        else:
+            self._gevent.sleep(min(seconds, A_MOMENT))
+
+    def has_connections(self) -> bool:
+        return bool(self._serving)
+
+    def leave(self) -> None:
+        self._loop.run_callback_threadsafe(self._leave)
+
+    def _leave(self) -> None:
+        end(self._worker)
+        self._leaves.set()
+        for greenlet, limit in list(self._serving.items()):
+            if limit is not None and limit.pending:  # it is idle, and the linger is over
+                self._loop.run_callback(greenlet.throw, limit)
+
+
+class _WithSleep:
+    """The module `gevent` with a `sleep` of ours."""
+
+    def __init__(self, gevent: Any, sleep: Callable[[float], None]) -> None:
+        self._gevent = gevent
+        self.sleep = sleep
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._gevent, name)
 
 
 class AsgiWorker(GunicornWorker):

@@ -57,7 +57,10 @@ WAITS = {
         "sleep": "another thread empties the accept queue, and nobody tells when"
     },
     "graceful.integrations.gunicorn_workers": {
-        "timeout": "a client has a limit for closing after a response that says so"
+        "timeout": "a client has a limit for closing after a response that says so",
+        "wait": "gevent's main greenlet sleeps until it is woken, where gunicorn's looks once a "
+        "second",
+        "sleep": "a greenlet that has nothing left to do gets a moment to be over",
     },
     "graceful.lifecycle": {
         "wait": "`wait_draining` is how user code waits for the drain; a worker without a loop of "

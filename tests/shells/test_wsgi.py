@@ -23,7 +23,7 @@ from graceful.core.phases import Phase
 from graceful.core.records import Fault, Notice
 from graceful.wsgi import GracefulMiddleware
 
-from .wsgi_harness import EVENTS, OK, Call, Process, app_of, environ_of
+from .wsgi_harness import EVENTS, FAREWELL, OK, Call, Process, app_of, environ_of
 
 StartResponse = Callable[..., Callable[[bytes], object]]
 
@@ -614,6 +614,20 @@ def test_a_server_that_forbids_the_header_never_sees_it(process: Process, where:
     process.lifecycle.move(process.lifecycle.core.drained)
     call = Call(app, where=where).finish()
     assert (call.status, call.header("connection")) == ("503 Service Unavailable", [])
+
+
+def test_a_stream_that_was_told_keeps_no_connection(process: Process) -> None:
+    """Its headers promised one long ago, but the client would come back to this very process."""
+    response = Response()
+    app = process.wrap(app_of(iter([b"data: 1\n\n"] * 3), EVENTS))
+    server = {"SERVER_SOFTWARE": "gunicorn/27.0.1"}
+    body = iter(app(environ_of(**server), response.start_response))
+    next(body)
+    process.drain()
+    process.drive()
+    assert not response.must_close
+    assert next(body) == FAREWELL
+    assert response.must_close
 
 
 def test_gunicorn_is_asked_through_its_response(process: Process) -> None:
