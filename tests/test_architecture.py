@@ -30,6 +30,7 @@ RUNTIME = {"anyio", "asgiref", "structlog"}
 EXTRAS = {
     "graceful._trio": {"trio"},
     "graceful.cli": {"click", "rich"},
+    "graceful.doctor": {"crossplane", "rich", "ruamel"},
     "graceful.rehearsal": {"aiohttp", "click", "psutil", "rich"},
     "graceful.testing.plugin": {"pytest", "rich"},
 }
@@ -52,6 +53,7 @@ WAITS = {
     "graceful.integrations.granian": {
         "wait": "a worker ends when its connections are gone",
         "move_on_after": "which a client that reads nothing could hold up",
+        "call_later": "for a moment the event loop may still tell of a signal that came before",
     },
     "graceful.integrations.granian_sockets": {
         "sleep": "another thread empties the accept queue, and nobody tells when"

@@ -19,6 +19,6 @@ def main() -> None:
     graceful()
 
 
-def missing_extra(module: str) -> str:
+def missing_extra(module: str, extra: str = "rehearsal") -> str:
     """Return the line that says what to install."""
-    return f"graceful: needs {module}; run: pip install 'graceful-drain[rehearsal]'"
+    return f"graceful: needs {module}; run: pip install 'graceful-drain[{extra}]'"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
+from importlib import import_module
 
 import click
 
@@ -12,34 +14,49 @@ from . import missing_extra
 
 __all__ = ["graceful"]
 
-REHEARSE = "rehearse"
-EXTRAS = frozenset({"aiohttp", "psutil", "rich"})
-"""What `rehearse` needs besides click."""
+
+@dataclass(frozen=True)
+class Tool:
+    """A command: the module beside this one that has it, and what that module needs."""
+
+    extra: str
+    needs: frozenset[str]
+    """Packages of the extra, besides click."""
+
+
+TOOLS = {
+    "check": Tool("check", frozenset({"crossplane", "rich", "ruamel"})),
+    "rehearse": Tool("rehearsal", frozenset({"aiohttp", "psutil", "rich"})),
+}
+"""Every command, by its name, which is its module's and its function's as well."""
 
 
 class _Commands(click.Group):
     """Loads a command by name, so that `graceful --version` needs nothing but click."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [REHEARSE]
+        return list(TOOLS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name != REHEARSE:
+        tool = TOOLS.get(cmd_name)
+        if tool is None:
             return None
         try:
-            from .rehearse import rehearse
+            module = import_module(f".{cmd_name}", __package__)
         except ModuleNotFoundError as missing:
-            if missing.name not in EXTRAS:
+            package = (missing.name or "").partition(".")[0]
+            if package not in tool.needs:
                 raise
-            return _unavailable(cmd_name, missing.name)
-        return rehearse
+            return _unavailable(cmd_name, missing.name or package, tool.extra)
+        command: click.Command = getattr(module, cmd_name)
+        return command
 
 
-def _unavailable(name: str, module: str) -> click.Command:
+def _unavailable(name: str, module: str, extra: str) -> click.Command:
     """Stand in for a command whose extra is not installed."""
 
     def explain(arguments: tuple[str, ...]) -> None:
-        click.echo(missing_extra(module), err=True)
+        click.echo(missing_extra(module, extra), err=True)
         sys.exit(2)
 
     return click.Command(
@@ -47,7 +64,7 @@ def _unavailable(name: str, module: str) -> click.Command:
         callback=explain,
         params=[click.Argument(["arguments"], nargs=-1, type=click.UNPROCESSED)],
         context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
-        help="(needs the extra [rehearsal])",
+        help=f"(needs the extra [{extra}])",
         add_help_option=False,
     )
 

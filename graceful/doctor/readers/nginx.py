@@ -1,0 +1,139 @@
+"""nginx configurations, by crossplane: upstreams, what they keep open, whether they look elsewhere.
+
+crossplane reads files only, so the text goes through one of its own; `include` is not followed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+import crossplane  # type: ignore[import-untyped]
+
+from ..model import Balancer, Check, Fact, Place, Scene
+from ..source import Source, Unreadable
+from ..units import nginx as seconds_of
+
+__all__ = ["scene"]
+
+MAX_CHARACTERS: Final = 300_000
+"""crossplane takes about a second for a million."""
+MAX_DEPTH: Final = 50
+
+UPSTREAM_IDLE: Final = 60.0
+"""keepalive_timeout of an upstream, unless it is given (ngx_http_upstream_module)."""
+CLIENT_IDLE: Final = 75.0
+"""keepalive_timeout of a server, unless it is given (ngx_http_core_module)."""
+INTERVAL, FAILS = 5.0, 1
+"""Of nginx Plus's health_check (ngx_http_upstream_hc_module)."""
+
+
+class _Block:
+    """A directive with its arguments, and those inside it."""
+
+    def __init__(self, raw: dict[str, Any], file: str) -> None:
+        self.name: str = raw["directive"]
+        self.arguments: list[str] = raw["args"]
+        self.place = Place(file, raw["line"])
+        self.inner = [_Block(child, file) for child in raw.get("block", ())]
+
+    def named(self, name: str) -> Iterator[_Block]:
+        """Yield the directives inside, at any depth."""
+        for child in self.inner:
+            if child.name == name:
+                yield child
+            yield from child.named(name)
+
+    def seconds(self) -> Fact[float] | None:
+        found = seconds_of(self.arguments[0]) if self.arguments else None
+        return None if found is None else Fact(found, self.place)
+
+
+def scene(source: Source) -> Scene:
+    """Return one balancer per upstream.
+
+    Raises:
+        Unreadable: braces or quotes that do not match, or too much of them.
+    """
+    top = _parsed(source)
+    locations = [block for block in (*top.named("location"), *top.named("server")) if block.inner]
+    client = next((b.seconds() for b in top.named("keepalive_timeout") if not _in(b, top)), None)
+    off = next((b for b in top.named("proxy_next_upstream") if "off" in b.arguments), None)
+    return Scene(
+        balancers=tuple(
+            _balancer(upstream, locations, client, off, top) for upstream in top.named("upstream")
+        )
+    )
+
+
+def _in(block: _Block, top: _Block) -> bool:
+    return any(block in upstream.inner for upstream in top.named("upstream"))
+
+
+def _parsed(source: Source) -> _Block:
+    if len(source.text) > MAX_CHARACTERS:
+        raise Unreadable(source.name, f"more than {MAX_CHARACTERS:,} characters of nginx")
+    depth = 0
+    for number, row in enumerate(source.text.splitlines(), 1):
+        depth += row.count("{") - row.count("}")
+        if depth > MAX_DEPTH or row.count("{") > MAX_DEPTH:
+            raise Unreadable(source.name, f"nested deeper than {MAX_DEPTH} levels", number)
+    with TemporaryDirectory() as folder:
+        file = Path(folder, "nginx.conf")
+        file.write_text(source.text + "\n", encoding="utf-8")
+        payload: Any = crossplane.parse(
+            str(file), single=True, check_ctx=False, check_args=False, catch_errors=True
+        )
+    for error in payload["errors"]:
+        reason = str(error["error"]).partition(" in /")[0]
+        raise Unreadable(source.name, f"is not nginx: {reason}", error["line"])
+    parsed = payload["config"][0]["parsed"]
+    return _Block({"directive": "", "args": [], "line": 1, "block": parsed}, source.name)
+
+
+def _balancer(
+    upstream: _Block,
+    locations: list[_Block],
+    client: Fact[float] | None,
+    off: _Block | None,
+    top: _Block,
+) -> Balancer:
+    name = upstream.arguments[0] if upstream.arguments else ""
+    servers = [block for block in upstream.inner if block.name == "server" and block.arguments]
+    passing = [b for b in locations if any(name in p.arguments[0] for p in _passes(b))]
+    check = next((_check(c) for b in passing for c in b.inner if c.name == "health_check"), None)
+    idle = next((b.seconds() for b in upstream.inner if b.name == "keepalive_timeout"), None)
+    keeps = next((b for b in upstream.inner if b.name == "keepalive"), None)
+    if keeps is not None and idle is None:
+        idle = Fact(UPSTREAM_IDLE, keeps.place)
+    return Balancer(
+        kind="nginx",
+        name=f"upstream {name}",
+        place=upstream.place,
+        hosts=tuple(block.arguments[0].partition(":")[0] for block in servers),
+        check=check,
+        blind=() if check else tuple(block.place for block in servers),
+        idle=idle if keeps is not None and keeps.arguments[:1] != ["0"] else None,
+        idle_setting="nginx keepalive_timeout of the upstream",
+        front_idle=client or Fact(CLIENT_IDLE, top.place),
+        front_setting="nginx keepalive_timeout",
+        retries=Fact("proxy_next_upstream off", off.place) if off and len(servers) > 1 else None,
+    )
+
+
+def _passes(block: _Block) -> Iterator[_Block]:
+    for child in block.inner:
+        if child.name in ("proxy_pass", "grpc_pass", "uwsgi_pass") and child.arguments:
+            yield child
+
+
+def _check(block: _Block) -> Check:
+    given = dict(part.partition("=")[::2] for part in block.arguments if "=" in part)
+    interval = seconds_of(given.get("interval"))
+    interval = INTERVAL if interval is None else interval
+    fails = int(given["fails"]) if given.get("fails", "").isdigit() else FAILS
+    path = Fact(given.get("uri", "/"), block.place)
+    how = f"interval {interval:g} s × fails {fails}"
+    return Check(block.place, True, path, interval * fails, how)

@@ -1,0 +1,108 @@
+"""systemd units: what a service starts, how it is signalled, and when SIGKILL comes."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from pathlib import PurePath
+from typing import Final
+
+from ..commands import of_line
+from ..model import Command, Fact, Grace, Place, Process, Scene, Workload
+from ..source import Source
+from ..units import systemd as seconds_of
+
+__all__ = ["scene"]
+
+STOP: Final = 90.0
+"""DefaultTimeoutStopSec (systemd-system.conf)."""
+
+PREFIXES: Final = "@-:+!|"
+"""What may stand before a program in Exec lines."""
+
+
+def scene(source: Source) -> Scene:
+    """Return the unit, if it is a service that starts something."""
+    settings: dict[str, Fact[str]] = {}
+    env: dict[str, Fact[str | None]] = {}
+    for section, key, value, line in _entries(source.text):
+        place = Place(source.name, line)
+        if section != "Service":
+            continue
+        if key == "Environment":
+            env.update({name: Fact(value, place) for name, value in _assignments(value)})
+        elif key in ("TimeoutSec", "TimeoutStopSec"):
+            settings["TimeoutStopSec"] = Fact(value, place)
+        elif value:
+            settings[key] = Fact(value, place)
+    if not settings:
+        return Scene()
+    name = PurePath(source.name).name
+    return Scene(workloads=(_unit(source, name, settings, env),))
+
+
+def _unit(
+    source: Source, name: str, settings: dict[str, Fact[str]], env: dict[str, Fact[str | None]]
+) -> Workload:
+    start = settings.get("ExecStart")
+    place = start.place if start else Place(source.name, 1)
+    limit = settings.get("TimeoutStopSec")
+    seconds = seconds_of(limit.value) if limit else None
+    grace = Grace(
+        "TimeoutStopSec",
+        STOP if seconds is None else seconds,
+        limit.place if limit else place,
+        seconds is not None,
+    )
+    process = Process(
+        name=name,
+        place=place,
+        label="unit",
+        command=_command(start),
+        env=env,
+        stop_signal=settings.get("KillSignal"),
+    )
+    return Workload(
+        platform="systemd",
+        kind="unit",
+        name=name,
+        place=place,
+        grace=grace,
+        processes=(process,),
+        notes=settings,
+    )
+
+
+def _command(start: Fact[str] | None) -> Command | None:
+    return None if start is None else of_line(start.value.lstrip(PREFIXES), start.place)
+
+
+def _entries(text: str) -> Iterator[tuple[str, str, str, int]]:
+    """Yield section, key, value and line; a line that ends in a backslash goes on."""
+    section, held, began = "", "", 0
+    for number, row in enumerate(text.splitlines(), 1):
+        line = row.strip()
+        if not held and (not line or line[0] in "#;"):
+            continue
+        began = began if held else number
+        if line.endswith("\\"):
+            held += line[:-1] + " "
+            continue
+        line, held = held + line, ""
+        if line.startswith("[") and line.endswith("]"):
+            section = line[1:-1]
+            continue
+        key, equals, value = line.partition("=")
+        if equals:
+            yield section, key.strip(), value.strip(), began
+
+
+def _assignments(value: str) -> Iterator[tuple[str, str]]:
+    try:
+        words = shlex.split(value[:20_000])
+    except ValueError:
+        words = []
+    for word in words:
+        name, equals, text = word.partition("=")
+        if equals:
+            yield name, text
