@@ -39,12 +39,12 @@ from .driver import Driver, Hook, HookPhase
 from .loops import Loop, current_loop, format_frames, frames_of
 from .managed import Managed
 from .observers import Broadcast, LogObserver, Observer, render_plain
-from .servers import PlainServer, Replaceable, Server, detect
+from .servers import PlainServer, Server, Worker, detect
 from .settings import for_development
 from .signals import HANDLED, Handler, SignalTrap, in_main_thread
 from .watchdog import Watchdog
 
-__all__ = ["Lifecycle", "Member", "current"]
+__all__ = ["Lifecycle", "Member", "current", "on_terminal"]
 
 
 OWN = (ExchangeCut, Fault, Notice, BudgetShort)
@@ -88,6 +88,11 @@ class _Owner:
     async def server_gone(self) -> int:
         """An app without lifespan ends here, and with the last server the life."""
         return await self._lifecycle.server_gone(self._member)
+
+    def accepts_no_more(self) -> bool:
+        """The listener closes now. Returns whether it is to be shut down for all who hold it."""
+        board = self._lifecycle.board
+        return board is not None and board.spawns and board.accepts_no_more(self._lifecycle.slot)
 
     def drain_left(self) -> float:
         """Return the seconds until the drain deadline; a moment more once it has passed."""
@@ -135,7 +140,7 @@ class Lifecycle:
         self._watchdog: Watchdog | None = None
         self._backstop: Backstop | None = None
         self._managed: Managed | None = None
-        self._handler_before: Handler = None
+        self._handlers_before: dict[signal.Signals, Handler] = {}
         self._loud = False
         self._finished = False
         self.step = ""
@@ -300,6 +305,8 @@ class Lifecycle:
                     "call graceful.current().terminate() to stop it gracefully"
                 )
             )
+        if isinstance(server, Worker) and server.told_early():
+            self._on_signal(signal.SIGTERM, self.clock())
 
     def _adopt(self, member: Member, server: Server) -> None:
         findings = check(self.core.settings, server.limits())
@@ -310,7 +317,8 @@ class Lifecycle:
         if server.development:
             self.core.settings = for_development(self.core.settings, f"{server.name} --reload")
         if self.board is not None:
-            server.managed = server.shares_listener = True
+            server.managed = True
+            server.shares_listener = server.shares_listener or not self.board.spawns
         if not server.traits.knows(server.version):
             self.say_once(Notice(untested(server)))
         member.server = server
@@ -321,8 +329,10 @@ class Lifecycle:
         if self._managed is None:
             self._managed = Managed(board, self, self.clock)
             self._watchdog = Watchdog(self._log_last_report, self._plain_last_report)
-        if in_main_thread() and self._handler_before is None:
-            self._handler_before = signal.signal(signal.SIGTERM, self._managed.on_sigterm)
+        if in_main_thread() and not self._handlers_before:
+            # Ctrl-C reaches parents and workers; that of `graceful run` says what it means.
+            for number in HANDLED if board.spawns else (signal.SIGTERM,):
+                self._handlers_before[number] = signal.signal(number, self._managed.on_sigterm)
 
     def _take_signals(self, signals: tuple[signal.Signals, ...]) -> None:
         self._trap = SignalTrap(self._on_signal, self.clock)
@@ -339,6 +349,8 @@ class Lifecycle:
         if self.phase is Phase.STARTING:
             self.move(self.core.started)
             self._say_started()
+            if self.board is not None and self.board.spawns:
+                self.board.begins_to_serve(self.slot, self.core.settings)
             if self._managed is not None:
                 self._managed.start()
 
@@ -381,9 +393,10 @@ class Lifecycle:
         managed, self._managed = self._managed, None
         if managed is not None:
             managed.stop()
-            if self._handler_before is not None and in_main_thread():
-                signal.signal(signal.SIGTERM, self._handler_before)
-                self._handler_before = None
+            if in_main_thread():
+                for number, handler in self._handlers_before.items():
+                    signal.signal(number, handler)
+                self._handlers_before.clear()
         backstop, self._backstop = self._backstop, None
         trap, self._trap = self._trap, None
         if trap is not None and not in_main_thread():
@@ -419,6 +432,9 @@ class Lifecycle:
     def climb_with_instance(self, order: Order) -> None:
         """The parent was told to stop: climb to the rung of all, on the timeline of all."""
         cause = Cause(order.cause, signal=True)
+        if self.board is not None and self.board.spawns and self.board.port_goes:
+            for server, _ in self.servers:
+                server.shares_listener = False  # who stops accepting last shuts it down
         self._climb(1, cause, order.at)
         if order.rung > 1:
             self._climb(order.rung, cause)
@@ -456,7 +472,7 @@ class Lifecycle:
             if self._backstop is not None:
                 self._backstop.disarm()
             return
-        hurry = number is signal.SIGINT and _on_terminal()
+        hurry = number is signal.SIGINT and on_terminal()
         with self._lock:
             backstop, held = self._backstop, 0.0
             if backstop is not None:
@@ -483,7 +499,7 @@ class Lifecycle:
 
     def _is_replaced(self) -> bool:
         """Whether the first signal is for this process alone, as its server can tell."""
-        servers = [server for server, _ in self.servers if isinstance(server, Replaceable)]
+        servers = [server for server, _ in self.servers if isinstance(server, Worker)]
         first = self.core.phase is Phase.SERVING
         return first and bool(servers) and all(server.is_replaced() for server in servers)
 
@@ -572,7 +588,7 @@ class Lifecycle:
 
     @property
     def exit_status(self) -> int:
-        """What this process should exit with once it has stopped; 0 unless a signal asked for it."""
+        """What this process exits with once it has stopped; 0 unless a signal asked for it."""
         asked = self.core.cause is not None and self.core.cause.signal
         return self.core.report(self.clock()).exit_status if asked else 0
 
@@ -713,7 +729,7 @@ def slot_of(report: DrainReport, *, final: bool) -> Slot:
     )
 
 
-def _on_terminal() -> bool:
+def on_terminal() -> bool:
     """Whether a person at a terminal may have pressed Ctrl-C."""
     streams = (sys.__stdin__, sys.__stderr__)
     try:

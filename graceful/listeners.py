@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import select
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from socket import SHUT_RDWR, socket
 from typing import Any, Final
 
-__all__ = ["close_when_empty"]
+__all__ = ["close_when_empty", "shut_down"]
 
 EMPTY_PASSES: Final = 100
 """Turns of the event loop in which the accept queue must have been emptied."""
 
 
-async def close_when_empty(servers: Sequence[Any]) -> None:
+async def close_when_empty(
+    servers: Sequence[Any], is_last: Callable[[], bool] = lambda: False
+) -> None:
     """Close the listeners of `servers` (`asyncio.Server`) once nobody waits to be accepted.
 
     The loop accepts in each turn whatever has queued up, so a turn after which no listener is
     readable has emptied it; the close follows in the same step.
+
+    Args:
+        servers: those of this process.
+        is_last: whether no other process accepts from these listeners any more, while one may still
+            hold them: they are shut down for all then.
     """
     poll = select.poll()
     for server in servers:
@@ -27,5 +37,14 @@ async def close_when_empty(servers: Sequence[Any]) -> None:
         await asyncio.sleep(0)
         if not poll.poll(0):
             break
+    last = is_last()
     for server in servers:
+        for listener in server.sockets if last else ():
+            shut_down(listener.fileno())
         server.close()
+
+
+def shut_down(number: int) -> None:
+    """Have the listener of descriptor `number` refuse new clients, whoever else holds it."""
+    with contextlib.suppress(OSError), socket(fileno=os.dup(number)) as listener:
+        listener.shutdown(SHUT_RDWR)

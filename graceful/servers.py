@@ -33,6 +33,14 @@ class ServerOwner(Protocol):
         """The server has finished its own shutdown. Returns the exit status, 0 or 70."""
         ...
 
+    def accepts_no_more(self) -> bool:
+        """This process closes its listener now, nobody waits to be accepted.
+
+        Returns True when no other process accepts any more, and the listener, which a parent goes
+        on holding, has to be shut down: new clients are refused then and hang nowhere.
+        """
+        ...
+
     def drain_left(self) -> float:
         """Return the seconds that the server's own shutdown may still take for work."""
         ...

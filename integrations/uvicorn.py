@@ -75,6 +75,7 @@ class UvicornServer:
         self._server = server
         self._config = server.config
         self._timeout = server.config.timeout_graceful_shutdown
+        self._owner: ServerOwner | None = None
         self.traits = traits_named("uvicorn")
         self.version = uvicorn.__version__
         self.name = f"uvicorn {self.version}"
@@ -90,6 +91,7 @@ class UvicornServer:
 
     def attach(self, owner: ServerOwner) -> None:
         original = self._server.shutdown
+        self._owner = owner
 
         async def shutdown(sockets: list[socket] | None = None) -> None:
             await owner.stop("uvicorn is shutting down", retires=self.shares_listener)
@@ -109,7 +111,8 @@ class UvicornServer:
         vars(self._server).pop("shutdown", None)
 
     async def stop_accepting(self) -> None:
-        await close_when_empty(getattr(self._server, "servers", ()))
+        assert self._owner is not None
+        await close_when_empty(getattr(self._server, "servers", ()), self._owner.accepts_no_more)
 
     def has_connections(self) -> bool:
         return bool(self._server.server_state.connections)
