@@ -16,7 +16,7 @@ from .core.budget import ServerLimit, Settings, SettingsError
 from .core.traits import TRAITS, UNKNOWN, ServerTraits
 from .signals import Handler
 
-__all__ = ["PlainServer", "Replaceable", "Server", "ServerOwner", "Wrapped", "detect", "prepare"]
+__all__ = ["PlainServer", "Server", "ServerOwner", "Worker", "Wrapped", "detect", "prepare"]
 
 
 class ServerOwner(Protocol):
@@ -89,8 +89,12 @@ class Server(Protocol):
 
 
 @runtime_checkable
-class Replaceable(Protocol):
-    """A server whose parent sends one worker the same signal as the whole instance."""
+class Worker(Protocol):
+    """A server that knows more of its parent's signals than they say."""
+
+    def told_early(self) -> bool:
+        """Whether the signal has come before anybody could hear it."""
+        ...
 
     def is_replaced(self) -> bool:
         """Whether a successor serves the port already, so that this process alone is meant."""

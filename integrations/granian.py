@@ -13,7 +13,7 @@ How it fits together
 - Where workers are forked (the default before Python 3.14) a worker has its parent's stack, and on
   it the parent's settings. Where they are spawned it can read none of them.
 - A SIGTERM that comes while the app is being imported calls the parent's handler in the forked
-  worker, where it has no effect but a flag; it is raised again once there is somebody to hear it.
+  worker, where it has no effect but a flag (a worker alone would serve on, and its parent wait).
 - What accepts connections is Rust and stops together with all else. To stop it early, each
   listener is replaced by a socket that nobody can connect to (`granian_sockets.py`).
 - A worker that is replaced (SIGHUP, `--workers-lifetime`, `--workers-max-rss`) is sent the same
@@ -64,15 +64,13 @@ def detect(handler: Handler, receive: object = None) -> GranianWorker | None:
     Raises:
         AttributeError: granian has changed what a worker runs.
     """
-    frames = list(_stack())
-    parent = next((s for f in frames if isinstance(s := f.f_locals.get("self"), MPServer)), None)
-    for frame in frames:
+    for frame in _stack():
         code = frame.f_code
         if code.co_name in SPAWNED and frame.f_globals.get("__name__") == MPServer.__module__:
             for name in ("shutdown_event", "shutdown_glue", "sock"):
                 if name not in code.co_varnames + code.co_cellvars:
                     raise AttributeError(f"{code.co_name} has no variable {name}")
-            return GranianWorker(frame, parent)
+            return GranianWorker(frame, _parent())
     return None
 
 
@@ -81,6 +79,15 @@ def _stack() -> Iterator[FrameType]:
     while frame is not None:
         yield frame
         frame = frame.f_back
+
+
+def _parent() -> Any:
+    """Return the parent as it was when it forked this process; None where it has not forked it.
+
+    What its handlers of signals did since then they did to this copy.
+    """
+    owners = (frame.f_locals.get("self") for frame in _stack())
+    return next((owner for owner in owners if isinstance(owner, MPServer)), None)
 
 
 def prepare(app: Wrapped) -> None:
@@ -96,6 +103,9 @@ def prepare(app: Wrapped) -> None:
     @wraps(original)
     def set_sync_signals() -> Any:
         event = original()
+        parent = _parent()
+        if parent is not None and parent.interrupt_signal:
+            sys.exit(0)  # told to stop while the app was imported, and nothing has been served
         try:
             _join(app, current())
         except SettingsError as error:
@@ -117,9 +127,6 @@ def _join(app: Wrapped, lifecycle: Lifecycle) -> None:
         lifecycle.join(Member("granian", app.settings, ThreadLoop(), lifespan=True))
     app.enter()
     lifecycle.started()
-    for server, _ in lifecycle.servers:
-        if isinstance(server, GranianWorker):
-            server.hear_early()
 
 
 class GranianWorker:
@@ -177,12 +184,10 @@ class GranianWorker:
         for number in HANDLED:
             loop.add_signal_handler(number, pass_on, number)
         loop.call_later(EARLY, early.clear)
-        loop.call_soon(self.hear_early)
 
-    def hear_early(self) -> None:
-        """Raise again what came during the import of the app, when nobody heard it."""
-        if self._parent is not None and self._parent.interrupt_signal:
-            signal.raise_signal(signal.SIGTERM)
+    def told_early(self) -> bool:
+        """Whether the signal came while the app was imported: it called the parent's handler."""
+        return self._parent is not None and bool(self._parent.interrupt_signal)
 
     def detach(self) -> None:
         """Nothing is given back: the process ends with its server."""

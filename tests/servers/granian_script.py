@@ -14,8 +14,16 @@ from granian.cli import entrypoint
 
 from .harness import reserved_port
 
-if __name__ == "__main__":
+__all__ = ["run"]
+
+
+def run() -> None:
+    """Run granian with the arguments of this process."""
     os.dup2(2, 1)
     with reserved_port() as port:
         sys.argv[1:1] = ["--port", str(port)]
         entrypoint()  # type: ignore[no-untyped-call]
+
+
+if __name__ == "__main__":
+    run()
