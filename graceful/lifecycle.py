@@ -307,8 +307,6 @@ class Lifecycle:
             )
         if isinstance(server, Worker) and server.told_early():
             self._on_signal(signal.SIGTERM, self.clock())
-        if isinstance(server, Worker) and server.told_early():
-            self._on_signal(signal.SIGTERM, self.clock())
 
     def _adopt(self, member: Member, server: Server) -> None:
         findings = check(self.core.settings, server.limits())
