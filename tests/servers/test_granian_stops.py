@@ -168,6 +168,22 @@ def test_without_lifespan() -> None:
         assert server.log.report()["clean"].lower() == "true"
 
 
+# -- HTTP/2 --------------------------------------------------------------------------------------
+
+
+def test_a_peer_that_is_not_there_any_more() -> None:
+    """An HTTP/2 connection ends with a ping that nobody answers: the worker waits no longer."""
+    preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0" + b"\4" + b"\0" + b"\0\0\0\0"
+    env = settings(propagation_delay=0.2, drain_timeout=2, linger=0.2)
+    with launch(GRANIAN, APP, env=env) as server, contextlib.closing(server.client()) as peer:
+        peer.socket.sendall(preface)
+        assert peer.socket.recv(1)
+        server.terminate()
+        assert server.wait() == 0
+        assert server.log.marks("shutdown") == ["shutdown"]
+        assert server.log.report()["clean"].lower() == "true"
+
+
 # -- another granian -----------------------------------------------------------------------------
 
 
