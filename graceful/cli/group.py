@@ -27,6 +27,7 @@ class Tool:
 TOOLS = {
     "check": Tool("check", frozenset({"crossplane", "rich", "ruamel"})),
     "rehearse": Tool("rehearsal", frozenset({"aiohttp", "psutil", "rich"})),
+    "run": Tool("cli", frozenset()),
 }
 """Every command, by its name, which is its module's and its function's as well."""
 

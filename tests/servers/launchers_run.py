@@ -1,0 +1,32 @@
+"""Servers with workers, started by `graceful run`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .harness import Launcher
+from .launchers import UVICORN
+
+__all__ = ["RUN_UVICORN", "launched"]
+
+_PORT = r"Uvicorn running on http://127\.0\.0\.1:(\d+)"
+
+
+def launched(server: str, *arguments: str, **traits: Any) -> Launcher:
+    """Return two workers of a server whose parent speaks for them."""
+    return Launcher(
+        name=f"run-{server}",
+        command=("graceful.cli", "run", server, *arguments),
+        workers=2,
+        speakers=1,
+        reports_holds=False,
+        **traits,
+    )
+
+
+RUN_UVICORN = launched(
+    "uvicorn",
+    *("{app}", "--port", "0", "--no-access-log", "--workers", "2"),
+    announces=_PORT,
+    noise=UVICORN.noise,
+)
