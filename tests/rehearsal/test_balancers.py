@@ -19,10 +19,14 @@ from graceful.rehearsal.client import Sessions, open_sessions
 
 from .servers import COMMAND, Handler, fleet, serving
 
-needs_haproxy = pytest.mark.skipif(
-    shutil.which("haproxy") is None and os.environ.get("CI") != "true",
-    reason="haproxy is not on PATH",
-)
+
+def needs(program: str) -> pytest.MarkDecorator:
+    """Skip where a program is not installed, but not in CI, which has to install it."""
+    missing = shutil.which(program) is None and os.environ.get("CI") != "true"
+    return pytest.mark.skipif(missing, reason=f"{program} is not on PATH")
+
+
+needs_haproxy = needs("haproxy")
 
 
 @dataclass
@@ -46,9 +50,15 @@ class Stage:
         return name
 
     async def until_left(self, name: str) -> None:
-        """Wait until the balancer no longer chooses `name`."""
-        while name in await self.balancer.rotation():  # noqa: ASYNC110 - nobody tells
+        """Wait until the balancer no longer chooses `name`; some tell it by their answers only."""
+        while name in await self.balancer.rotation():
             await asyncio.sleep(0.02)
+            await self._let_answer()
+
+    async def _let_answer(self) -> None:
+        if route := self.balancer.route():
+            async with self.sessions.fresh.get(route.origin + "/") as response:
+                self.balancer.answered(route, response.headers)
 
 
 @contextlib.asynccontextmanager
@@ -86,7 +96,9 @@ EVERY = [
     "internal",
     "internal-l4",
     pytest.param("haproxy", marks=needs_haproxy),
+    pytest.param("caddy", marks=needs("caddy")),
 ]
+"""Those that look at readiness; nginx doesn't."""
 
 
 @pytest.mark.parametrize("balancer", EVERY)
@@ -168,17 +180,31 @@ def test_haproxy_answers_for_nobody_and_its_answer_belongs_to_nobody(tmp_path: P
     assert asyncio.run(play()) == (503, None)
 
 
-def test_haproxy_that_is_not_installed_is_one_clear_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@needs("nginx")
+def test_nginx_goes_on_choosing_an_instance_that_is_unready(tmp_path: Path) -> None:
+    """It has no health checks: what ends its choice is a connection that fails."""
+
+    async def play() -> set[str]:
+        async with stage("nginx", tmp_path) as s:
+            s.ready["i1"] = False
+            return {await s.ask(fresh=True) for _ in range(8)}
+
+    assert asyncio.run(play()) == {"i1", "i2"}
+
+
+@pytest.mark.parametrize("balancer", ["haproxy", "nginx", "caddy"])
+def test_a_proxy_that_is_not_installed_is_one_clear_line(
+    balancer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the way out."""
+    monkeypatch.setattr("graceful.rehearsal.balancers.proxy.ADMINS", str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
 
     async def play() -> None:
-        async with stage("haproxy", tmp_path):
+        async with stage(balancer, tmp_path):
             pass
 
-    with pytest.raises(RehearsalError, match="no 'haproxy' on PATH; install it"):
+    with pytest.raises(RehearsalError, match=f"no '{balancer}' on PATH; install it"):
         asyncio.run(play())
 
 

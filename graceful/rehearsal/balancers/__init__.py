@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from typing import Final
 
 from .base import Balancer, BalancerFactory, Route
+from .caddy import Caddy
 from .haproxy import HAProxy
 from .internal import InternalBalancer
 from .internal_l4 import InternalL4Balancer
+from .nginx import Nginx
 
 __all__ = ["BALANCERS", "Balancer", "Route"]
 
@@ -16,4 +18,6 @@ BALANCERS: Final[Mapping[str, BalancerFactory]] = {
     "internal": InternalBalancer,
     "internal-l4": InternalL4Balancer,
     "haproxy": HAProxy,
+    "nginx": Nginx,
+    "caddy": Caddy,
 }

@@ -9,27 +9,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import csv
-import shutil
 import socket
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-import aiohttp
-
 from ..instances import Instance
-from ..plan import Plan, RehearsalError
+from ..plan import Plan
 from .base import Route
+from .proxy import INSTANCE_HEADER, LOOK, Proxy
 
 __all__ = ["HAProxy"]
-
-INSTANCE_HEADER: Final = "x-instance"
-LOOK: Final = 0.1
-"""Seconds between two looks at its statistics."""
-START_LIMIT: Final = 5.0
-"""Seconds it may take to come up or to go."""
 
 CONFIG: Final = """\
 # Written by `graceful rehearse`.
@@ -62,19 +53,16 @@ backend app
 """
 
 
-class HAProxy:
+class HAProxy(Proxy):
     """One HAProxy process in the foreground."""
 
+    name = "haproxy"
+
     def __init__(self, plan: Plan, instances: Sequence[Instance], folder: Path) -> None:
-        """`folder` gets its configuration and its log."""
-        self._plan = plan
-        self._instances = instances
-        self._folder = folder
+        super().__init__(plan, instances, folder)
         # Not in `folder`: a socket's path may have no more than 107 bytes.
         self._runtime = tempfile.TemporaryDirectory(prefix="graceful-haproxy-")
         self._admin = Path(self._runtime.name) / "admin.sock"
-        self._process: asyncio.subprocess.Process | None = None
-        self._origin = ""
 
     async def start(self) -> None:
         """Start it and wait until its runtime socket answers.
@@ -82,27 +70,11 @@ class HAProxy:
         Raises:
             RehearsalError: it is not on PATH, or it does not come up.
         """
-        program = shutil.which("haproxy")
-        if program is None:
-            raise RehearsalError(
-                "balancer haproxy: there is no 'haproxy' on PATH; install it (Debian: apt install "
-                "haproxy) or take --balancer internal"
-            )
         with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:
             self._origin = f"http://127.0.0.1:{listener.getsockname()[1]}"
             config = self._folder / "haproxy.cfg"
             config.write_text(self._config(listener.fileno()))
-            with (self._folder / "haproxy.log").open("wb") as log:
-                self._process = await asyncio.create_subprocess_exec(
-                    program,
-                    *("-db", "-f", str(config)),
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=asyncio.subprocess.STDOUT,
-                    pass_fds=[listener.fileno()],
-                    start_new_session=True,
-                )
-        await self._until_up()
+            await self.run("-db", "-f", str(config), pass_fds=[listener.fileno()])
 
     def _config(self, fd: int) -> str:
         plan = self._plan
@@ -117,38 +89,12 @@ class HAProxy:
             rise=plan.rise,
         ) + "".join(servers)
 
-    async def _until_up(self) -> None:
-        limit = time.monotonic() + START_LIMIT
-        while len(await self.rotation()) < len(self._instances):
-            exited = self._process is None or self._process.returncode is not None
-            if exited or time.monotonic() > limit:
-                said = (self._folder / "haproxy.log").read_text(errors="replace").strip()
-                raise RehearsalError(f"haproxy did not come up: {said or 'it said nothing'}")
-            await asyncio.sleep(LOOK)
+    async def is_up(self) -> bool:
+        return len(await self.rotation()) == len(self._instances)
 
     async def close(self) -> None:
-        """End it by its process id."""
+        await super().close()
         self._runtime.cleanup()
-        if self._process is None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            self._process.terminate()
-        try:
-            async with asyncio.timeout(START_LIMIT):
-                await self._process.wait()
-        except TimeoutError:
-            self._process.kill()
-            await self._process.wait()
-
-    def connector(self, *, kept_alive: bool) -> aiohttp.BaseConnector:
-        """Make a connector to the proxy."""
-        if kept_alive:
-            return aiohttp.TCPConnector(limit=0, keepalive_timeout=self._plan.client_keepalive)
-        return aiohttp.TCPConnector(limit=0, force_close=True)
-
-    def route(self) -> Route | None:
-        """Every request goes to the proxy."""
-        return Route(self._origin)
 
     def answered(self, route: Route, headers: Mapping[str, str]) -> None:
         """Read which instance it was; HAProxy writes '<NOSRV>' where it was none."""
