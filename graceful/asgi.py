@@ -28,6 +28,7 @@ from .lifecycle import Lifecycle, Member, current
 from .loops import AsyncioLoop, Loop, current_loop
 from .observers import Observer
 from .probes import Check, Probes
+from .servers import prepare_server
 from .settings import Keywords, load, unknown_variables
 
 if TYPE_CHECKING:
@@ -441,3 +442,7 @@ def _farewell(given: Farewell) -> Farewell:
     raise SettingsError(
         f"farewell = {given!r}: give text, bytes, or a callable that returns one of them or None"
     )
+
+
+# Now, for an app may be wrapped as late as in its first request.
+prepare_server(lambda text: current().say_once(Notice(text)))

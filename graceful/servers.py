@@ -16,7 +16,16 @@ from .core.budget import ServerLimit, Settings, SettingsError
 from .core.traits import TRAITS, UNKNOWN, ServerTraits
 from .signals import Handler
 
-__all__ = ["PlainServer", "Server", "ServerOwner", "Worker", "Wrapped", "detect", "prepare"]
+__all__ = [
+    "PlainServer",
+    "Server",
+    "ServerOwner",
+    "Worker",
+    "Wrapped",
+    "detect",
+    "prepare",
+    "prepare_server",
+]
 
 
 class ServerOwner(Protocol):
@@ -190,4 +199,22 @@ def prepare(app: Wrapped, lost: Callable[[str], object] = str) -> None:
             lost(
                 f"the installed {row.name} is not one that graceful knows ({error}); a worker of "
                 "WSGI apps stops in its own way, without a drain"
+            )
+
+
+def prepare_server(lost: Callable[[str], object] = str) -> None:
+    """Have a server that asks no app to start let its app join when it starts all the same.
+
+    Args:
+        lost: as for `detect`.
+    """
+    for row in TRAITS:
+        if row.lifespan or row.module not in sys.modules:
+            continue
+        try:
+            import_module(row.integration).prepare()
+        except (ImportError, AttributeError) as error:
+            lost(
+                f"the installed {row.name} is not one that graceful knows ({error}); its app joins "
+                "with its first request, and it exits with a status of its own"
             )

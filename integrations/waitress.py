@@ -21,12 +21,10 @@ How it fits together
 from __future__ import annotations
 
 import asyncio
-import gc
 import select
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
-from types import FunctionType, ModuleType
 from typing import Any, Final
 
 import waitress
@@ -36,6 +34,7 @@ from waitress.server import BaseWSGIServer, create_server
 from waitress.task import ThreadedTaskDispatcher
 from waitress.trigger import trigger
 
+from graceful._wrapped import outermost
 from graceful.core.budget import ServerLimit
 from graceful.core.inflight import Hold
 from graceful.core.records import Notice
@@ -77,7 +76,7 @@ def serve(app: App, **options: Any) -> None:
         SystemExit: the settings are wrong, which is said in a line; or something was cut.
     """
     lifecycle = current()
-    middleware = _middleware_of(app)
+    middleware = outermost(app, GracefulMiddleware)
     if middleware is None:
         app = middleware = GracefulMiddleware(app)
         lifecycle.say_once(Notice("serve() was given an app without GracefulMiddleware: wrapped"))
@@ -252,27 +251,3 @@ def _is_busy(channel: Any) -> bool:
     """
     arriving = channel.request is not None and channel.request.headers_finished
     return bool(arriving or channel.requests or channel.total_outbufs_len)
-
-
-def _middleware_of(app: object) -> GracefulMiddleware | None:
-    """Return the outermost `GracefulMiddleware` that `app` leads to.
-
-    It may be deep inside: an attribute of a Flask app, the first in a Django project's list, what
-    a function has closed over. The interpreter's garbage collector knows what refers to what.
-    """
-    seen, front = {id(app)}, [app]
-    while front:
-        for each in front:
-            if issubclass(type(each), GracefulMiddleware):
-                assert isinstance(each, GracefulMiddleware)
-                return each
-        front = [part for each in front for part in _inside(each) if id(part) not in seen]
-        seen.update(map(id, front))
-    return None
-
-
-def _inside(thing: object) -> Sequence[object]:
-    """Return what `thing` is made of; its type, module and globals lead to the whole program."""
-    if type(thing) is FunctionType:
-        return (thing.__closure__, thing.__defaults__, thing.__kwdefaults__, thing.__dict__)
-    return () if issubclass(type(thing), (type, ModuleType)) else gc.get_referents(thing)

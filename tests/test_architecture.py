@@ -68,6 +68,10 @@ WAITS = {
         "wait": "`wait_draining` is how user code waits for the drain; a worker without a loop of "
         "its own waits for its clean-up hooks, which have their limit"
     },
+    "graceful.integrations.daphne": {
+        "sleep": "Twisted has no event for a connection whose last byte has gone out",
+        "timeout": "a client that reads nothing holds the end no longer than the drain may last",
+    },
     "graceful.integrations.waitress": {
         "wait": "the drain waits until the main thread has closed the listeners"
     },

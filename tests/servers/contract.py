@@ -501,11 +501,11 @@ class ServerContract:
             "let go",
             "hook first cleanup",
             "hook second cleanup",
-            "shutdown",
+            *["shutdown"] * self.launcher.lifespan,
         ]
         marks = [mark for mark in stop.log.marks() if mark in order]
         assert list(dict.fromkeys(marks)) == order
-        assert stop.log.marks("shutdown") == ["shutdown"] * self.launcher.workers
+        assert stop.log.marks("shutdown") == ["shutdown"] * self.launcher.shutdowns
 
     def test_a_clean_stop_exits_with_0(self, stop: WatchedStop) -> None:
         """Everything finished."""
@@ -699,7 +699,7 @@ class ServerContract:
     def test_clean_up_runs_after_a_cut(self, cut: WatchedStop) -> None:
         """Hooks and the app's own shutdown have their time after the drain deadline."""
         assert cut.log.marks("hook second cleanup")
-        assert cut.log.marks("shutdown") == ["shutdown"] * self.launcher.workers
+        assert cut.log.marks("shutdown") == ["shutdown"] * self.launcher.shutdowns
 
     def test_a_cut_exits_with_70(self, cut: WatchedStop) -> None:
         """Where the exit status is ours, it tells the truth."""

@@ -63,6 +63,8 @@ class Launcher:
     """The head of a response is sent before its first byte of body."""
     denies_with: int = 503
     """The status by which a WebSocket is refused; 403 where the server has no denial response."""
+    lifespan: bool = True
+    """It asks apps to start and to shut down."""
     reports_holds: bool = True
     """The drain report names holds; a parent only counts them, its worker has named them."""
     noise: str = ""
@@ -77,6 +79,11 @@ class Launcher:
     def voices(self) -> int:
         """Processes that log the phases."""
         return self.speakers or self.workers
+
+    @property
+    def shutdowns(self) -> int:
+        """Apps that are asked to shut down."""
+        return self.workers if self.lifespan else 0
 
 
 @dataclass(frozen=True)
