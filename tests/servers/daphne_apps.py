@@ -1,0 +1,40 @@
+"""What daphne may be given, and a daphne that nobody has tried."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import daphne
+
+from graceful.asgi import GracefulMiddleware
+
+from .contract_app import mark
+
+
+async def bare(scope: Any, receive: Any, send: Any) -> None:
+    """Answer by path; knows nothing of lifespans."""
+    assert scope["type"] == "http"
+    while (await receive()).get("more_body", False):
+        pass
+    if scope["path"] == "/fails":
+        raise ValueError("as it happens")
+    if scope["path"] == "/stop":
+        reactor: Any = import_module("twisted.internet.reactor")
+        reactor.stop()
+    body = b"x" * 32 * 2**20 if scope["path"] == "/large" else b"hello\n"
+    length = str(len(body)).encode()
+    headers = [(b"content-length", length)]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+app = GracefulMiddleware(bare, on_lame_duck=lambda: mark("hook lame duck"))
+wrong = GracefulMiddleware(bare, propagation_delay=50, grace_period=30)
+
+
+def __getattr__(name: str) -> object:
+    if name == "newer":  # the app of a process whose daphne nobody has tried
+        daphne.__version__ = "9.1"
+        return app
+    raise AttributeError(name)
