@@ -22,7 +22,8 @@ from ..doctor.report import print_explanation, print_list, print_report
 __all__ = ["check"]
 
 WIDTH = 100
-"""Columns of text at most, and where there is no terminal to ask."""
+"""Columns of text at most, on a terminal."""
+UNFOLDED = 10_000
 
 HELP = """Tell what will lose requests at a stop, from the configuration that you have.
 
@@ -89,8 +90,9 @@ def _near(name: str) -> str:
 
 
 def _console() -> Console:
-    console = Console(highlight=False, soft_wrap=False)
-    console.width = min(WIDTH, console.width) if console.is_terminal else WIDTH
+    """On a terminal text is folded; in a pipe each text is one line, for grep."""
+    console = Console(highlight=False)
+    console.width = min(WIDTH, console.width) if console.is_terminal else UNFOLDED
     return console
 
 

@@ -174,7 +174,7 @@ def _alb(ingress: Ingress) -> Balancer | None:
         hosts=ingress.services,
         check=_alb_check(ingress, notes),
         idle=idle or Fact(ALB_IDLE, ingress.place),
-        idle_setting="alb idle_timeout.timeout_seconds",
+        idle_setting="idle_timeout.timeout_seconds",
     )
 
 

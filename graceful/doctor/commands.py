@@ -16,7 +16,7 @@ from .model import Command, Place, Server
 
 __all__ = ["of_arguments", "of_line", "of_script", "split"]
 
-MAX_TEXT: Final = 20_000
+MAX_TEXT: Final = 8_000
 """Characters of a command that are looked at."""
 
 SHELLS: Final = frozenset({"sh", "ash", "dash", "bash", "zsh", "ksh"})
@@ -78,15 +78,20 @@ def of_arguments(words: Sequence[str], place: Place) -> Command | None:
     script = _script(rest)
     if script is None:
         return Command(place, text, _server(rest, place))
-    shell = _base(rest[0])
-    swallows = not group and _swallows(script, shell)
-    return Command(place, text, _server_of_script(script, place), shell if swallows else "")
+    return _of_shell(text, script, place, "" if group else _base(rest[0]))
 
 
 def of_script(script: str, place: Place) -> Command:
     """Return what a shell-form command starts: `/bin/sh -c` is process 1."""
-    shell = "sh" if _swallows(script, "sh") else ""
-    return Command(place, script[:MAX_TEXT], _server_of_script(script, place), shell)
+    return _of_shell(script[:MAX_TEXT], script, place, "sh")
+
+
+def _of_shell(text: str, script: str, place: Place, shell: str) -> Command:
+    segments = [segment for segment in _segments(script) if segment]
+    found = (_server(_unwrapped(segment)[0], place) for segment in segments)
+    server = next((one for one in found if one is not None), None)
+    swallows = shell and _swallows(script, shell, segments)
+    return Command(place, text, server, shell if swallows else "")
 
 
 def of_line(line: str, place: Place) -> Command | None:
@@ -188,25 +193,15 @@ def _segments(script: str) -> Iterator[list[str]]:
     yield segment
 
 
-def _swallows(script: str, shell: str) -> bool:
+def _swallows(script: str, shell: str, segments: Sequence[Sequence[str]]) -> bool:
     """Whether the shell stays process 1 and waits, deaf, for the real program."""
     if re.search(r"\btrap\b", script):
         return False
-    segments = [segment for segment in _segments(script) if segment]
     if not segments or any(segment[0] == "exec" for segment in segments):
         return False
     if shell in REPLACES_ITSELF:
         return bool(re.search(r"[^|]\|[^|]|[^&>]&\s*(wait\b.*)?$", script))
     return True
-
-
-def _server_of_script(script: str, place: Place) -> Server | None:
-    for segment in _segments(script):
-        words, _ = _unwrapped(segment)
-        found = _server(words, place)
-        if found is not None:
-            return found
-    return None
 
 
 def _server(words: Sequence[str], place: Place) -> Server | None:

@@ -240,7 +240,7 @@ class Balancer:
     @property
     def title(self) -> str:
         """How people call it."""
-        return f"{self.kind} {self.name}".strip()
+        return f"{'ALB' if self.kind == 'alb' else self.kind} {self.name}".strip()
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,21 +45,23 @@ def _print(finding: Finding, console: Console) -> None:
 
 
 def _indented(console: Console, text: Text) -> None:
-    console.print(Padding(text, (0, 0, 0, 7)))
+    console.print(Padding(text, (0, 0, 0, 7), expand=False))
 
 
 def _summary(found: Examination) -> Text:
     looked = _looked_at(found)
     counts = [(s, found.count(s)) for s in SEVERITIES if found.count(s)]
+    if not (found.scene.workloads or found.scene.balancers or counts):
+        return Text(
+            f"Nothing to check in {_many(len(found.files), 'file')}: no workload, no balancer."
+        )
     if not counts:
         return Text.assemble(("Nothing found", "bold green"), f" in {looked}.")
-    parts: list[str | tuple[str, str]] = []
-    for severity, count in counts:
-        parts += [", "] * bool(parts) + [(_many(count, severity), COLOURS[severity])]
+    told = [Text(_many(count, severity), COLOURS[severity]) for severity, count in counts]
     return Text.assemble(
-        *parts,
+        Text(", ").join(told),
         f" in {looked}.\n",
-        ("graceful check --explain ID tells what is behind one.", "dim"),
+        (f"graceful check --explain {found.findings[0].id} tells more.", "dim"),
     )
 
 

@@ -71,12 +71,12 @@ def _idle(balancer: Balancer, workload: Workload, process: Process) -> Iterator[
     if keeps.seconds > balancer.idle.value:
         return
     longer = math.ceil(balancer.idle.value) + 5
-    default = "" if keeps.written else ", the default"
+    option = keeps.name.split()[-1] + ("" if keeps.written else ", the default")
     yield Finding(
         "idle-order",
         keeps.place,
         workload.subject(process),
-        f"{named.name} closes idle connections after {keeps.seconds:g} s ({keeps.name}{default}), "
+        f"{named.name} closes idle connections after {keeps.seconds:g} s ({option}), "
         f"before {balancer.title} does after {balancer.idle.value:g} s",
         f"{KEEP_LONGER.get(named.name, 'keep them for {} s').format(longer)}, or less than "
         f"{keeps.seconds:g} s in {balancer.idle_setting}",
@@ -113,7 +113,7 @@ BLIND: Final = {
     ),
     "nginx": (
         "{n} servers and no active check: a stop is noticed by refused connections",
-        "nothing, if proxy_next_upstream has error in it, as it has by default",
+        "keep error in proxy_next_upstream, as by default; or reload nginx before the stop",
     ),
 }
 
@@ -168,12 +168,12 @@ def _slow(balancer: Balancer, scene: Scene, targets: list[Target]) -> Iterator[F
     delay = min((s.propagation_delay for s in known), default=Settings().propagation_delay)
     if check.seconds > delay:
         default = "" if known else ", graceful's default"
+        equals = f" = {check.seconds:g} s" if "×" in check.sum else ""
         yield Finding(
             "check-slow",
             check.place,
             balancer.title,
-            f"it notices after {check.sum} = {check.seconds:g} s, but propagation_delay is "
-            f"{delay:g} s{default}",
+            f"it notices after {check.sum}{equals}, but propagation_delay is {delay:g} s{default}",
             f"check more often, or GRACEFUL_PROPAGATION_DELAY={math.ceil(check.seconds) + 1}",
             {"check": check.seconds, "propagation_delay": delay},
         )

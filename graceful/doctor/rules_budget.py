@@ -159,14 +159,14 @@ def _bare(subject: str, workload: Workload, process: Process) -> Iterator[Findin
     total = sleep + limit.seconds
     if not 0 < grace.seconds < total:
         return
-    hook = f"preStop {sleep:g} + " if sleep else ""
+    hook = f"preStop {sleep:g} s + " if sleep else ""
     default = "" if limit.written else " (the default)"
-    equals = f" = {total:g} s" if sleep else " s"
+    equals = f" = {total:g} s" if sleep else ""
     yield Finding(
         "server-timeout",
         limit.place if limit.written else grace.place,
         subject,
-        f"{hook}{limit.name} {limit.seconds:g}{default}{equals} exceeds {said(grace)}: SIGKILL "
+        f"{hook}{limit.name} {limit.seconds:g} s{default}{equals} exceeds {said(grace)}: SIGKILL "
         "cuts what is in flight",
         f"{written(grace, total + 5)}, or lower {limit.name.split()[-1]}",
         {"needed": total, grace.setting: grace.seconds},

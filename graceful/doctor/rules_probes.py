@@ -53,7 +53,7 @@ def _same(subject: str, process: Process) -> Iterator[Finding]:
         better = found.liveness_path if isinstance(found, Settings) else None
         yield Finding(
             "liveness-on-readiness",
-            live.path.place,
+            max(live.place, live.path.place),  # an alias stands before it
             subject,
             f"livenessProbe asks {live.path.value}, as readiness does: whenever the instance is "
             "not ready for long it is killed",
@@ -79,7 +79,7 @@ def _readiness(subject: str, process: Process, found: Settings) -> Iterator[Find
             f"path: {own}; or GRACEFUL_READINESS_PATH={probe.path.value} with "
             "GRACEFUL_READINESS_MODE=wrap",
         )
-    if probe.seconds > found.propagation_delay:
+    if 0 < found.propagation_delay < probe.seconds:  # 0: a preStop hook does it
         yield Finding(
             "readiness-slow",
             probe.place,

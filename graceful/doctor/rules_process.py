@@ -105,6 +105,8 @@ def _lame_duck(subject: str, workload: Workload, process: Process) -> Iterator[F
     sleeps = process.pre_stop is not None and delay_before_drain(process) != 0
     if workload.platform != "kubernetes" or signs(process) or sleeps or named is None:
         return
+    if named.name == "development":
+        return  # which is told already
     yield Finding(
         "no-lame-duck",
         named.place,
@@ -181,19 +183,13 @@ def _worker(subject: str, process: Process, found: Settings) -> Iterator[Finding
             process, "worker-connections", "worker_connections", CONNECTIONS
         ),
     )
+    named = server(process)
+    default = named.place if named else process.place
     for sentence in told:
         text, _, fix = sentence.rpartition("; ")
-        place = process.conf.place if process.conf else process.place
-        facts = process.conf.values if process.conf else {}
-        stands = facts.get(text.split()[0])
-        named = server(process)
-        yield Finding(
-            "gunicorn-worker",
-            stands.place if stands else named.place if named else place,
-            subject,
-            text,
-            fix,
-        )
+        stands = process.conf.values.get(text.split()[0]) if process.conf else None
+        place = stands.place if stands else default
+        yield Finding("gunicorn-worker", place, subject, text, fix)
 
 
 def _number(process: Process, flag: str, attribute: str, default: int) -> int:

@@ -14,11 +14,11 @@ from .units import go, plain
 __all__ = ["rules", "selected"]
 
 PROXIES: Final = (
-    (r"cloud-?sql-(auth-)?proxy|cloudsql-docker|alloydb-auth-proxy", "its database connections go"),
-    (r"pgbouncer|pgcat|odyssey|proxysql", "its database connections go"),
-    (r"envoy|istio/proxyv2|linkerd/proxy|consul-dataplane|kuma-dp", "its traffic goes"),
-    (r"(^|/)nginx|haproxy|traefik|caddy|oauth2-proxy|openresty|pomerium", "its traffic goes"),
-    (r"(^|/)daprd|twingate|tailscale", "its traffic goes"),
+    (r"cloud-?sql-(auth-)?proxy|cloudsql-docker|alloydb-auth-proxy", "database connections go"),
+    (r"pgbouncer|pgcat|odyssey|proxysql", "database connections go"),
+    (r"envoy|istio/proxyv2|linkerd/proxy|consul-dataplane|kuma-dp", "traffic goes"),
+    (r"(^|/)nginx|haproxy|traefik|caddy|oauth2-proxy|openresty|pomerium", "traffic goes"),
+    (r"(^|/)daprd|twingate|tailscale", "traffic goes"),
 )
 """Images that an app's traffic or its database connections go through."""
 
@@ -57,8 +57,7 @@ def _sidecars(workload: Workload) -> Iterator[Finding]:
             "sidecar-leaves-first",
             process.place,
             workload.subject(process),
-            f"{process.name} gets SIGTERM together with {apps[0].name or 'the app'}, and {what} "
-            "through it",
+            f"it gets SIGTERM together with {apps[0].name or 'the app'}, whose {what} through it",
             fix,
         )
 
@@ -143,24 +142,22 @@ def _overlap(workload: Workload) -> Iterator[Finding]:
     replicas = workload.replicas
     if workload.platform != "kubernetes" or replicas is None:
         return
-    recreate = workload.strategy is not None and workload.strategy.value == "Recreate"
+    recreate = workload.strategy if workload.kind == "Deployment" else None
     most = workload.max_unavailable
-    if workload.kind == "Deployment" and recreate and workload.strategy is not None:
-        place, why = (
-            workload.strategy.place,
-            "strategy Recreate ends all pods before it makes new ones",
-        )
+    if recreate is not None and recreate.value == "Recreate":
+        place = recreate.place
+        why = "strategy Recreate ends all pods before it makes new ones"
+        fix = "type: RollingUpdate, with maxUnavailable: 0"
     elif workload.kind == "Deployment" and most is not None and _gone(most.value, replicas):
         place = most.place
         why = f"maxUnavailable {most.value} with replicas {replicas}: all may go at once"
+        fix = "maxUnavailable: 0, with maxSurge: 1"
     elif workload.kind == "StatefulSet" and replicas == 1:
-        place, why = (
-            workload.place,
-            "a StatefulSet of 1 deletes its pod before it makes the next one",
-        )
+        place = workload.place
+        why = "a StatefulSet of 1 deletes its pod before it makes the next one"
+        fix = "replicas: 2 or more, or a Deployment"
     else:
         return
-    fix = "replicas: 2 or more, strategy RollingUpdate with maxUnavailable: 0"
     yield Finding("no-overlap", place, workload.title, why, fix, {"replicas": float(replicas)})
 
 

@@ -15,10 +15,15 @@ __all__ = ["FORMATS", "MAX_BYTES", "Source", "Unreadable", "decoded", "read", "t
 MAX_BYTES: Final = 4 * 1024 * 1024
 """Of one file. The rendered output of a large Helm chart has about one megabyte."""
 
+MAX_OTHERS: Final = 256 * 1024
+"""Of one file that is not YAML: nobody writes longer ones by hand."""
+
 FORMATS: Final = (
     *("kubernetes", "compose", "systemd", "ecs", "gunicorn"),
     *("haproxy", "nginx", "caddy", "dockerfile"),
 )
+
+YAMLS: Final = frozenset({"kubernetes", "compose", "ecs"})
 
 
 class Unreadable(Exception):
@@ -53,17 +58,20 @@ def read(stream: BinaryIO, name: str, given: str | None = None) -> Source:
         Unreadable: too large, binary, in an unknown encoding, or of no known format.
     """
     data = stream.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        raise Unreadable(
-            name, f"larger than {MAX_BYTES // 1024**2} MiB; give the part that matters"
-        )
+    _limit(data, MAX_BYTES, name)
     text = decoded(data, name)
     found = given or told(name, text)
     if found is None:
-        raise Unreadable(
-            name, f"of no format that is known; say which with --as {'|'.join(FORMATS)}"
-        )
+        formats = "|".join(FORMATS)
+        raise Unreadable(name, f"is of no format that is known; say which with --as {formats}")
+    if found not in YAMLS:
+        _limit(data, MAX_OTHERS, name)
     return Source(name, text, found)
+
+
+def _limit(data: bytes, most: int, name: str) -> None:
+    if len(data) > most:
+        raise Unreadable(name, f"is larger than {most // 1024:,} KiB; give the part that matters")
 
 
 def decoded(data: bytes, name: str) -> str:

@@ -7,7 +7,7 @@ is read, and an alias costs what it stands for: a document whose aliases would e
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Final
@@ -30,10 +30,12 @@ __all__ = ["MAX_DEPTH", "MAX_NODES", "Node", "documents"]
 
 MAX_DEPTH: Final = 100
 """Of brackets in brackets. ruamel.yaml needs quadratic time for them."""
-MAX_NODES: Final = 40_000
-"""Of one file, aliases counted in full; the parser makes about 45 000 a second."""
-MAX_LINE: Final = 1_000_000
-"""Characters of one document: what one scalar can be."""
+MAX_NODES: Final = 20_000
+"""Of one file, aliases counted in full; the parser makes 15 000 to 45 000 a second."""
+MAX_CHARACTERS: Final = 300_000
+"""Of one document."""
+COST: Final = 50
+"""A document counts as ten nodes, and as one more for so many characters."""
 
 NULLS: Final = frozenset({"", "~", "null", "Null", "NULL"})
 
@@ -98,16 +100,16 @@ class Node:
         return {key: node.scalar for key, node in self.mapping.items() if node.scalar is not None}
 
 
-def documents(source: Source, wanted: re.Pattern[str] | None = None) -> Iterator[Node]:
-    """Yield the documents of a stream; with `wanted` only those in whose text it is found.
+def documents(source: Source, wanted: Callable[[str], bool] = bool) -> Iterator[Node]:
+    """Yield the documents of a stream; only those are parsed whose text is `wanted`.
 
     Raises:
         Unreadable: no YAML, a tag that would construct an object, or one of the limits.
     """
-    budget = [MAX_NODES]
+    builder = _Builder(source)
     for first, text in _split(source.text):
-        if wanted is None or wanted.search(text):
-            yield from _Builder(source, first, budget).build(text)
+        if wanted(text):
+            yield from builder.build(text, first)
 
 
 _MARK = re.compile(r"^---(?=[ \t\n]|$)", re.M)
@@ -128,21 +130,30 @@ def _split(text: str) -> Iterator[tuple[int, str]]:
 
 
 class _Builder:
-    def __init__(self, source: Source, first: int, budget: list[int]) -> None:
+    """Makes nodes of the documents of one file, within one budget."""
+
+    def __init__(self, source: Source) -> None:
         self._file = source.name
         self._template = is_template(source.text)
-        self._first = first
-        self._budget = budget
+        # "safe" constructs plain values only; of it just the events are used, so not even those.
+        self._yaml: Any = YAML(typ="safe", pure=True)
+        self._left = MAX_NODES
+        self._first = 0
         self._anchors: dict[str, Node | None] = {}
 
-    def build(self, text: str) -> Iterator[Node]:
-        if len(text) > MAX_LINE:
-            raise self._refuse(f"a document of more than {MAX_LINE:,} characters", 0)
+    def build(self, text: str, first: int) -> Iterator[Node]:
+        """Yield the documents in `text`, which begins after `first` lines."""
+        self._first = first
+        self._anchors = {}
+        if len(text) > MAX_CHARACTERS:
+            raise self._refuse(
+                f"a document of more than {MAX_CHARACTERS:,} characters; check it in parts", 0
+            )
+        self._spend(10 + len(text) // COST, 0)
         try:
             yield from self._documents(text)
         except MarkedYAMLError as error:
-            line = error.problem_mark.line if error.problem_mark else 0
-            raise self._refuse(f"is not YAML: {error.problem}", line) from None
+            raise self._refuse(f"is not YAML: {error.problem}", _line(error)) from None
         except YAMLError as error:
             raise self._refuse(f"is not YAML: {str(error).splitlines()[0]}", 0) from None
         except (ValueError, TypeError, AttributeError, LookupError, AssertionError) as error:
@@ -155,10 +166,8 @@ class _Builder:
         return Unreadable(self._file, reason, self._first + line + 1)
 
     def _documents(self, text: str) -> Iterator[Node]:
-        # "safe" constructs plain values only; of it just the events are used, so not even those.
-        parser: Any = YAML(typ="safe", pure=True)
         frames: list[_Frame] = []
-        for event in parser.parse(text):
+        for event in self._yaml.parse(text):
             line = event.start_mark.line
             done: Node | None = None
             if isinstance(event, ScalarEvent | AliasEvent):
@@ -191,10 +200,11 @@ class _Builder:
         )
 
     def _leaf(self, event: Any, line: int) -> Node:
+        anchor = str(event.anchor or "")
         if isinstance(event, AliasEvent):
-            target = self._anchors.get(str(event.anchor))
+            target = self._anchors.get(anchor)
             if target is None:
-                raise self._refuse(f"alias *{event.anchor} stands for nothing, or itself", line)
+                raise self._refuse(f"alias *{anchor} stands for nothing, or itself", line)
             self._spend(target.weight, line)
             return target
         self._judge_tag(event, line)
@@ -202,21 +212,25 @@ class _Builder:
         local = str(event.tag or "").startswith("!")  # CloudFormation's !Ref: not known here
         null = event.style is None and event.value in NULLS
         node = Node(self._place(line), None if local or null else event.value)
-        if event.anchor:
-            self._anchors[event.anchor] = node
+        if anchor:
+            self._anchors[anchor] = node
         return node
 
     def _judge_tag(self, event: Any, line: int) -> None:
-        tag = str(event.tag or "!")
+        tag: str = str(event.tag or "!")
         if not tag.startswith("!") and not _CORE_TAGS.match(tag):
             raise self._refuse(f"tag {tag[:80]!r} would construct an object", line)
 
     def _spend(self, nodes: int, line: int) -> None:
-        self._budget[0] -= nodes
-        if self._budget[0] < 0:
+        self._left -= nodes
+        if self._left < 0:
             raise self._refuse(
                 f"more than {MAX_NODES:,} nodes, aliases counted in full; check it in parts", line
             )
+
+
+def _line(error: Any) -> int:
+    return error.problem_mark.line if error.problem_mark else 0
 
 
 @dataclass(slots=True)

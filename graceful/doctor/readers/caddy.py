@@ -100,7 +100,7 @@ def _balancer(proxy: _Line) -> Balancer:
         check=checks,
         blind=() if checks else (proxy.place,),
         idle=_idle(proxy),
-        idle_setting="caddy keepalive",
+        idle_setting="keepalive of its transport",
         retries=None
         if len(hosts) < 2 or proxy.value("lb_try_duration") or proxy.value("lb_retries")
         else Fact("no lb_try_duration", proxy.place),

@@ -65,7 +65,7 @@ def _command(found: dict[str, tuple[str, Place]]) -> Command | None:
 
 def _exec_form(text: str) -> list[str] | None:
     """Return the words of a JSON array, None for a line that a shell gets."""
-    if not text.lstrip().startswith("[") or len(text) > 20_000:
+    if not text.lstrip().startswith("[") or len(text) > 8_000:
         return None
     try:
         words = json.loads(text)
@@ -90,7 +90,7 @@ def _instructions(text: str) -> Iterator[tuple[str, str, int]]:
 
 
 def _assignments(text: str) -> Iterator[tuple[str, str]]:
-    found = _ENV.findall(text[:20_000])
+    found = _ENV.findall(text[:8_000])
     if not found:
         name, _, value = text.partition(" ")
         found = [(name, value)]

@@ -12,8 +12,8 @@ from ..source import Source, Unreadable
 
 __all__ = ["scene"]
 
-MAX_CHARACTERS: Final = 200_000
 MAX_NODES: Final = 20_000
+MAX_CHARACTERS: Final = 60_000
 
 
 def scene(source: Source) -> Scene:

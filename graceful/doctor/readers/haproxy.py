@@ -119,6 +119,8 @@ def _take(section: _Section, words: list[str], place: Place) -> None:
     words = words[1:] if negated else words
     if not words:
         return
+    if words[0].startswith("server") and len(words) < 3:
+        return
     if words[0] == "server-template":  # prefix, how many, address
         section.servers += [([words[1], *words[3:]], place)] * 2  # more than one, whatever it says
         return
@@ -149,7 +151,7 @@ def _balancer(section: _Section, fronts: list[_Section]) -> Balancer:
         check=_check(section, *checked[0]) if checked else None,
         blind=blind,
         idle=_idle(section, front),
-        idle_setting=f"haproxy {_idle_key(front)}",
+        idle_setting="timeout http-keep-alive",
         front_idle=front.seconds(_idle_key(front)),
         front_setting=f"haproxy {_idle_key(front)}",
         retries=_retries(section, len(servers)),

@@ -43,11 +43,11 @@ PODS: Final = {
 }
 """Kinds that serve, and where their pod is. Jobs are stopped by being done."""
 
-OTHERS: Final = ("Service", "Ingress", "ConfigMap")
 LISTS: Final = re.compile(r"\w*List$")
 
-_WANTED: Final = re.compile(
-    rf"""^[\s{{-]*["']?kind["']?\s*:\s*["']?({"|".join((*PODS, *OTHERS))}|\w*List)\b|"kind"\s*:""",
+_SERVES: Final = re.compile(
+    rf"""^[\s{{-]*["']?kind["']?\s*:\s*["']?({"|".join((*PODS, "Service", "Ingress"))}|\w*List)\b"""
+    r"""|"kind"\s*:""",
     re.M,
 )
 _SLEEP: Final = re.compile(r"\bsleep\s+(\d+(?:\.\d+)?)(?![\w.])")
@@ -60,10 +60,15 @@ def scene(source: Source) -> Scene:
         Unreadable: it is no YAML, or too much of it.
     """
     found = Scene()
-    for document in documents(source, _WANTED):
+    for document in documents(source, _wanted):
         for thing in _things(document, source):
             found += _thing(thing)
     return found
+
+
+def _wanted(text: str) -> bool:
+    """Dashboards and the like are ConfigMaps too, large ones."""
+    return _SERVES.search(text) is not None or ("ConfigMap" in text and "GRACEFUL_" in text)
 
 
 def _things(document: Node, source: Source, depth: int = 0) -> Iterator[Node]:
@@ -216,7 +221,7 @@ def _pre_stop(node: Node) -> Fact[float | None] | None:
     if seconds.there:
         return Fact(plain(seconds.text()), seconds.place)
     words = node.at("exec", "command")
-    found = [float(part) for part in _SLEEP.findall(" ".join(words.strings())[:20_000])]
+    found = [float(part) for part in _SLEEP.findall(" ".join(words.strings())[:8_000])]
     return Fact(sum(found) if found else None, words.place if words.there else node.place)
 
 

@@ -18,8 +18,6 @@ from ..units import nginx as seconds_of
 
 __all__ = ["scene"]
 
-MAX_CHARACTERS: Final = 300_000
-"""crossplane takes about a second for a million."""
 MAX_DEPTH: Final = 50
 
 UPSTREAM_IDLE: Final = 60.0
@@ -73,8 +71,6 @@ def _in(block: _Block, top: _Block) -> bool:
 
 
 def _parsed(source: Source) -> _Block:
-    if len(source.text) > MAX_CHARACTERS:
-        raise Unreadable(source.name, f"more than {MAX_CHARACTERS:,} characters of nginx")
     depth = 0
     for number, row in enumerate(source.text.splitlines(), 1):
         depth += row.count("{") - row.count("}")
@@ -83,11 +79,10 @@ def _parsed(source: Source) -> _Block:
     with TemporaryDirectory() as folder:
         file = Path(folder, "nginx.conf")
         file.write_text(source.text + "\n", encoding="utf-8")
-        payload: Any = crossplane.parse(
-            str(file), single=True, check_ctx=False, check_args=False, catch_errors=True
-        )
+        parse: Any = crossplane.parse
+        payload = parse(str(file), single=True, check_ctx=False, check_args=False)
     for error in payload["errors"]:
-        reason = str(error["error"]).partition(" in /")[0]
+        reason = str(error["error"]).partition(" in /")[0] or "a quote or a directive never ends"
         raise Unreadable(source.name, f"is not nginx: {reason}", error["line"])
     parsed = payload["config"][0]["parsed"]
     return _Block({"directive": "", "args": [], "line": 1, "block": parsed}, source.name)
@@ -116,7 +111,7 @@ def _balancer(
         check=check,
         blind=() if check else tuple(block.place for block in servers),
         idle=idle if keeps is not None and keeps.arguments[:1] != ["0"] else None,
-        idle_setting="nginx keepalive_timeout of the upstream",
+        idle_setting="keepalive_timeout of the upstream",
         front_idle=client or Fact(CLIENT_IDLE, top.place),
         front_setting="nginx keepalive_timeout",
         retries=Fact("proxy_next_upstream off", off.place) if off and len(servers) > 1 else None,
@@ -130,7 +125,7 @@ def _passes(block: _Block) -> Iterator[_Block]:
 
 
 def _check(block: _Block) -> Check:
-    given = dict(part.partition("=")[::2] for part in block.arguments if "=" in part)
+    given = {name: value for name, _, value in (part.partition("=") for part in block.arguments)}
     interval = seconds_of(given.get("interval"))
     interval = INTERVAL if interval is None else interval
     fails = int(given["fails"]) if given.get("fails", "").isdigit() else FAILS

@@ -99,7 +99,7 @@ def _entries(text: str) -> Iterator[tuple[str, str, str, int]]:
 
 def _assignments(value: str) -> Iterator[tuple[str, str]]:
     try:
-        words = shlex.split(value[:20_000])
+        words = shlex.split(value[:8_000])
     except ValueError:
         words = []
     for word in words:
