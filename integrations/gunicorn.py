@@ -202,7 +202,7 @@ def _begin_worker(worker: Any, lifecycle: Lifecycle) -> None:
         for app in (outermost, getattr(outermost, "wsgi_app", None)):
             if isinstance(error := getattr(app, "error", None), SettingsError):
                 raise error
-        vars(worker)[MEMBER] = workers.join(worker, lifecycle)
+        setattr(worker, MEMBER, workers.join(worker, lifecycle))
     except SettingsError as error:
         print(f"graceful: {error}", file=sys.stderr)
         sys.exit(Arbiter.WORKER_BOOT_ERROR)
