@@ -201,10 +201,12 @@ class Board:
 
     def slots(self) -> Iterator[Slot]:
         """Yield the numbers of each worker that has written any."""
-        for index in range(SLOTS):
-            words = self._words[self._at(index) : self._at(index + 1)]
-            if words[0]:
-                yield Slot(*words)
+        return (slot for slot in map(self.slot, range(SLOTS)) if slot.pid)
+
+    def slot(self, index: int) -> Slot:
+        """Return the numbers of worker `index`."""
+        at = self._at(index % SLOTS)
+        return Slot(*self._words[at : at + _WIDTH])
 
     # -- a worker's side -------------------------------------------------------------------
 

@@ -291,7 +291,7 @@ class Lifecycle:
         if server is not None:
             self._adopt(member, server)
         if self.board is not None:
-            self._obey(self.board)
+            self._obey(self.board, server)
             return
         theirs = callable(handler) and self._trap is None
         self._loud = self._loud or server is not None or theirs
@@ -324,7 +324,7 @@ class Lifecycle:
         member.server = server
         server.attach(_Owner(self, member))
 
-    def _obey(self, board: Board) -> None:
+    def _obey(self, board: Board, server: Server | None) -> None:
         """Follow what the parent writes on `board`: a SIGTERM alone says nothing."""
         if self._managed is None:
             self._managed = Managed(board, self, self.clock)
@@ -333,6 +333,8 @@ class Lifecycle:
             # Ctrl-C reaches parents and workers; that of `graceful run` says what it means.
             for number in HANDLED if board.spawns else (signal.SIGTERM,):
                 self._handlers_before[number] = signal.signal(number, self._managed.on_sigterm)
+        if isinstance(server, Worker) and server.told_early():
+            self._managed.on_sigterm(signal.SIGTERM, None)
 
     def _take_signals(self, signals: tuple[signal.Signals, ...]) -> None:
         self._trap = SignalTrap(self._on_signal, self.clock)

@@ -44,6 +44,8 @@ the beginning of the margin, and gives logging half a second."""
 LEAVES_AT: Final = 0.8
 """Part of `exit_margin` after which this process leaves, if the server doesn't end it before."""
 
+UNKNOWN: Final = "before it could say what it had in flight"
+
 LAST_WORDS: Final = 1.0
 """Seconds that the thread gets to say what it is saying when the server has stopped."""
 
@@ -122,7 +124,7 @@ class Parent:
         self._refused = False
         self._over = False
         self._has_killed = False
-        self._killed: list[Straggler] = []
+        self._lost: list[Straggler] = []
         self.told = False
         """Whether the instance has been told to stop."""
 
@@ -242,9 +244,22 @@ class Parent:
             yield timeline.exits_at + KILLS_AT * self._core.settings.exit_margin
 
     def _forget(self, worker: _Worker) -> None:
+        """A worker has ended. After the signal that is as it should be only with its numbers."""
         self._workers.remove(worker)
+        slot = self.board.slot(worker.slot)
+        left_early = self.board.accepts(worker.slot) if not slot.pid else not slot.reported
+        if self.told and left_early and not self._has_killed:
+            had = f"with up to {slot.in_flight:.0f} in flight" if slot.in_flight else UNKNOWN
+            self._lose(worker, f"killed {had}")
         self.board.gone(worker.slot)
         os.close(worker.end)
+
+    def _lose(self, worker: _Worker, text: str) -> Straggler:
+        timeline = self._core.timeline
+        age = self._lifecycle.clock() - timeline.signalled if timeline else 0.0
+        name, phase = f"{worker.process.pid}: {text}", self._core.phase.value
+        self._lost.append(Straggler("worker", name, "", age, phase))
+        return self._lost[-1]
 
     def _say_started(self) -> None:
         """The first worker serves: it has told what settings its app has."""
@@ -316,23 +331,14 @@ class Parent:
         if self._has_killed:
             return
         self._has_killed = True
-        now, timeline = self._lifecycle.clock(), self._core.timeline
-        assert timeline is not None
-        in_flight = {int(slot.pid): int(slot.in_flight) for slot in self.board.slots()}
-        for worker in tuple(self._workers):
+        for worker in self._workers:
             worker.process.kill()
-            pid = worker.process.pid or 0
-            had = f", up to {in_flight[pid]} in flight" if in_flight.get(pid) else ""
-            self._killed.append(
-                Straggler(
-                    "worker",
-                    f"{pid}: SIGKILL, its own watchdog has not ended it{had}",
-                    "",
-                    now - timeline.signalled,
-                    self._core.phase.value,
-                )
-            )
-        for straggler in self._killed:
+        killed: list[Straggler] = []
+        for worker in self._workers:
+            had = self.board.slot(worker.slot).in_flight
+            text = f", up to {had:.0f} in flight" if had else ""
+            killed.append(self._lose(worker, f"SIGKILL, its watchdog has not ended it{text}"))
+        for straggler in killed:
             self.says(
                 f"worker {straggler.name}; {straggler.age:.1f} s after the signal, "
                 f"grace_period is {self._core.settings.grace_period:g} s"
@@ -340,9 +346,9 @@ class Parent:
 
     def _report(self) -> DrainReport:
         report = summed(self._core.report(self._lifecycle.clock()), list(self.board.slots()))
-        killed = {each.name.partition(":")[0] for each in self._killed}
-        others = tuple(each for each in report.cut if each.name.partition(":")[0] not in killed)
-        cut = (*others, *self._killed)
+        lost = {each.name.partition(":")[0] for each in self._lost}
+        others = tuple(each for each in report.cut if each.name.partition(":")[0] not in lost)
+        cut = (*others, *self._lost)
         return replace(report, cut=cut, clean=not cut)
 
     def _last_report(self) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from .harness import Launcher
 from .launchers import UVICORN
 
-__all__ = ["RUN_UVICORN", "launched"]
+__all__ = ["ON_ALL", "RUN_UVICORN", "launched", "on"]
 
 _PORT = r"Uvicorn running on http://127\.0\.0\.1:(\d+)"
 
@@ -30,3 +32,11 @@ RUN_UVICORN = launched(
     announces=_PORT,
     noise=UVICORN.noise,
 )
+
+
+def on(*launchers: Launcher) -> pytest.MarkDecorator:
+    """Run a test on each of `launchers`."""
+    return pytest.mark.parametrize("launcher", launchers, ids=lambda launcher: launcher.name)
+
+
+ON_ALL = on(RUN_UVICORN)
