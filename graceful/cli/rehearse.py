@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,11 +16,14 @@ from typing import Any
 
 import click
 from rich.console import Console
+from rich.text import Text
 
 from ..rehearsal import PlainView, Plan, RehearsalError, Result, View
 from ..rehearsal import rehearse as hold
 from ..rehearsal.balancers import BALANCERS
 from ..rehearsal.live import LiveView
+from ..rehearsal.report import junit as to_junit
+from ..rehearsal.report import page
 from ..rehearsal.table import print_result
 
 __all__ = ["rehearse"]
@@ -55,6 +59,15 @@ def _options() -> Iterator[click.Parameter]:
         callback=_writable,
         help="Write the result to FILE, - = stdout.",
     )
+    for name, what in (("html", "a page that draws the rehearsal"), ("junit", "JUnit XML")):
+        yield click.Option(
+            [f"--{name}"], metavar="FILE", callback=_writable, help=f"Write {what} to FILE."
+        )
+    yield click.Option(
+        ["--compare"],
+        metavar="COMMAND",
+        help="Hold the same rehearsal with another command, in one string, and show both.",
+    )
     yield click.Argument(["command"], nargs=-1, type=click.UNPROCESSED)
 
 
@@ -73,21 +86,39 @@ def _type(name: str, default: object) -> Any:
     return type(default)
 
 
-def _run(json: str | None, **options: Any) -> None:
+def _run(
+    json: str | None, html: str | None, junit: str | None, compare: str | None, **options: Any
+) -> None:
     # With the JSON on stdout, people read stderr.
     console = _console(stderr=json == "-")
     try:
-        result = hold(Plan(**options), _view(console))
+        plan = Plan(**options, trace=html is not None)
+        plans = {"this": plan}
+        if compare is not None:
+            plans["the other"] = dataclasses.replace(plan, command=shlex.split(compare))
+        results = {name: _held(name, one, console) for name, one in plans.items()}
     except RehearsalError as error:
         click.echo(f"graceful rehearse: {error}", err=True)
         sys.exit(2)
     except KeyboardInterrupt:
         click.echo("graceful rehearse: interrupted; all instances have been ended", err=True)
         sys.exit(130)
-    print_result(result, console)
+    result = results["this"]
     if json is not None:
-        _write(result, json)
+        _write_json(result, json)
+    if html is not None:
+        Path(html).write_text(page(results), encoding="utf-8")
+    if junit is not None:
+        Path(junit).write_text(to_junit({"graceful rehearse": result}), encoding="utf-8")
     sys.exit(0 if result.ok else 1)
+
+
+def _held(name: str, plan: Plan, console: Console) -> Result:
+    if name != "this":
+        console.print(Text(f"\n{name}: {shlex.join(plan.command)}", style="bold"), soft_wrap=True)
+    result = hold(plan, _view(console))
+    print_result(result, console)
+    return result
 
 
 def _console(*, stderr: bool) -> Console:
@@ -101,7 +132,7 @@ def _view(console: Console) -> View:
     return LiveView(console) if console.is_terminal else PlainView(console.file)
 
 
-def _write(result: Result, file: str) -> None:
+def _write_json(result: Result, file: str) -> None:
     text = json.dumps(result.to_dict(), indent=2)
     if file == "-":
         click.echo(text)

@@ -15,7 +15,7 @@ import aiohttp
 
 from .balancers import Balancer, Route
 from .client import Fleet, Sessions
-from .outcomes import REQUEST_ID, TIMES_SEEN, Loss, Outcome, of_answer, of_error
+from .outcomes import REQUEST_ID, TIMES_SEEN, Loss, Outcome, Sent, of_answer, of_error
 from .plan import SECONDS, RehearsalError
 from .schedule import Arrival, Kind, arrivals
 from .tally import Tally
@@ -89,7 +89,7 @@ class Load:
             raise self._error
 
     async def _request(self, arrival: Arrival, due: float) -> None:
-        began = time.monotonic()
+        began, at = time.monotonic(), self._fleet.now()
         self.tally.lateness.append(began - due)
         route = self._balancer.route()
         path = self._path(arrival)
@@ -101,8 +101,12 @@ class Load:
             outcome, detail = await self._exchange(arrival, path, route)
         finally:
             self.tally.in_flight -= 1
+        seconds = time.monotonic() - began
+        if self._plan.trace:
+            sent = Sent(at, seconds, arrival.kind, route.instance, outcome)
+            self.tally.sent.append(sent)
         if outcome is Outcome.OK:
-            self._win(arrival, route, time.monotonic() - began)
+            self._win(arrival, route, seconds)
         else:
             self._lose(arrival, path, route.instance, outcome, detail)
 

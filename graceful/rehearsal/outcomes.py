@@ -14,7 +14,7 @@ from typing import Final
 
 import aiohttp
 
-__all__ = ["REQUEST_ID", "TIMES_SEEN", "Loss", "Outcome", "of_answer", "of_error"]
+__all__ = ["REQUEST_ID", "TIMES_SEEN", "Loss", "Outcome", "Sent", "of_answer", "of_error"]
 
 REQUEST_ID: Final = "x-request-id"
 """Sent with every request."""
@@ -53,6 +53,19 @@ class Loss:
     """Number of the restart during or after which it happened; None = before the first one."""
     after_sigterm: float | None
     """Seconds after that restart's SIGTERM."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """One request of the load, as the report draws it."""
+
+    at: float
+    """Seconds after the start of the rehearsal at which it was sent."""
+    seconds: float
+    """Until its outcome was known."""
+    kind: str
+    instance: str | None
+    outcome: Outcome
 
 
 def of_answer(status: int, *, whole: bool, times_seen: str | None) -> tuple[Outcome, str]:

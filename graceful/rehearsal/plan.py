@@ -88,6 +88,8 @@ class Plan:
     tail: float = _option(1.0, "Seconds of load after the last restart.")
     time_limit: float = _option(0.0, "Seconds for all of it; 0 = worked out from the rest.")
     seed: int = _option(1, "Seed of the load's random choices.")
+    trace: bool = False
+    """Keep every request in the result, for a report that draws them."""
     logs: Path | None = field(
         default=None, metadata={"help": "Folder for the output of the instances; made if missing."}
     )

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from .outcomes import Loss, Outcome
+from .outcomes import Loss, Outcome, Sent
 
 __all__ = ["SLOT", "Restart", "Result", "StreamRecord", "explain", "largest_slot_share"]
 
@@ -119,6 +119,8 @@ class Result:
     streams: Sequence[StreamRecord]
     stranded: int
     """Stream clients that had no connection at the end."""
+    sent: Sequence[Sent] = ()
+    """Every request, where the plan asks for a trace."""
 
     @property
     def outcomes(self) -> Mapping[str, int]:

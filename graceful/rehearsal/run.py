@@ -219,6 +219,7 @@ class _Performance:
             restarts=list(self._roller.findings(tally, records)),
             streams=records,
             stranded=stranded,
+            sent=tally.sent,
         )
 
 

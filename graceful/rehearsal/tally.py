@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 
-from .outcomes import Loss, Outcome
+from .outcomes import Loss, Outcome, Sent
 from .schedule import Kind, percentile
 
 __all__ = ["Tally"]
@@ -19,6 +19,8 @@ class Tally:
         self.losses: list[Loss] = []
         self.lateness: list[float] = []
         self.in_flight = 0
+        self.sent: list[Sent] = []
+        """Every request, where a report is to be drawn."""
         self._latencies: defaultdict[Kind, list[float]] = defaultdict(list)
 
     def ok(self, kind: Kind, seconds: float) -> None:

@@ -1,0 +1,303 @@
+"""Where everything lies in the picture of a rehearsal. Pure: numbers of a `Result` become marks.
+
+One time axis for all rows: of each instance its phases as bands and its requests as ticks, then
+requests in flight, latency, and a line for each stream client. Nothing here knows about colours.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from ..outcomes import Outcome, Sent
+from ..result import Restart, Result, StreamRecord
+from ..schedule import percentile
+
+__all__ = ["Band", "Chart", "Curve", "Label", "Line", "Lost", "Row", "chart"]
+
+LEFT: Final = 92
+"""Where time begins: the names of the rows are to the left of it."""
+RIGHT: Final = 1190
+BAND: Final = 24
+TICKS: Final = 16
+GAP: Final = 34
+CURVE: Final = 64
+STREAMS: Final = 220
+"""Most height that the lines of all stream clients get."""
+LETTER: Final = 6.6
+"""Width of a letter of a label: one that has no room is left out."""
+BIN: Final = 0.5
+"""Seconds of which one point of the latency curves is made."""
+
+
+@dataclass(frozen=True)
+class Band:
+    """One phase of one process."""
+
+    phase: str
+    x: float
+    width: float
+    text: str
+    title: str
+
+
+@dataclass(frozen=True)
+class Label:
+    """A word at a place."""
+
+    x: float
+    y: float
+    text: str
+    anchor: str = "start"
+    tone: str = ""
+
+
+@dataclass(frozen=True)
+class Lost:
+    """One request that was lost."""
+
+    x: float
+    title: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """A piece of a stream client's life."""
+
+    x1: float
+    x2: float
+    y: float
+    tone: str
+    """The instance's place in the row of colours, 'gap', or 'cut'."""
+    title: str
+
+
+@dataclass
+class Row:
+    """One instance."""
+
+    name: str
+    y: float
+    bands: list[Band] = field(default_factory=list[Band])
+    ticks: str = ""
+    """Path of all ticks of requests that went well."""
+    lost: list[Lost] = field(default_factory=list[Lost])
+    labels: list[Label] = field(default_factory=list[Label])
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One curve with its name at its end."""
+
+    name: str
+    y: float
+    height: float
+    path: str
+    top: str
+    """The value at its upper edge."""
+    tone: str = ""
+    last_y: float = 0.0
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Everything that is drawn, in pixels."""
+
+    width: int
+    height: float
+    axis: list[Label]
+    rows: list[Row]
+    curves: list[Curve]
+    lines: list[Line]
+    labels: list[Label]
+    bottom: float
+
+
+class _Scale:
+    """Seconds to pixels."""
+
+    def __init__(self, seconds: float) -> None:
+        self._per_second = (RIGHT - LEFT) / max(seconds, 0.001)
+        self.seconds = seconds
+
+    def x(self, at: float) -> float:
+        return round(LEFT + min(max(at, 0.0), self.seconds) * self._per_second, 1)
+
+    def axis(self) -> Iterator[float]:
+        """Yield round numbers, at most a dozen."""
+        step = next(s for s in _STEPS if self.seconds / s <= 12)
+        at = 0.0
+        while at <= self.seconds:
+            yield at
+            at += step
+
+
+_STEPS: Final = (0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 3600, math.inf)
+
+
+def chart(result: Result, seconds: float | None = None) -> Chart:
+    """Lay out `result`; `seconds`: the length of the axis, for two that stand together."""
+    scale = _Scale(seconds or result.seconds)
+    rows: list[Row] = []
+    y = 26.0
+    for name in _names(result):
+        rows.append(_row(name, y, result, scale))
+        y += BAND + TICKS + GAP
+    curves: list[Curve] = []
+    if result.sent:
+        y += 8
+        curves.append(_in_flight(result.sent, y, scale))
+        y += CURVE + GAP
+        curves += _latency(result.sent, y, scale)
+        y += CURVE + GAP
+    lines, labels, y = _streams(result.streams, rows, y, scale)
+    axis = [Label(scale.x(at), 14, f"{at:g} s", "middle") for at in scale.axis()]
+    return Chart(1200, y + 8, axis, rows, curves, lines, labels, y)
+
+
+def _names(result: Result) -> list[str]:
+    named = {r.instance for r in result.restarts} | {s.instance for s in result.sent}
+    named |= {s.instance for s in result.streams}
+    return sorted(name for name in named if name)
+
+
+def _row(name: str, y: float, result: Result, scale: _Scale) -> Row:
+    row = Row(name, y)
+    restarts = [r for r in result.restarts if r.instance == name]
+    row.bands = list(_bands(restarts, result, scale))
+    for restart in restarts:
+        row.labels += _moments(restart, result.signal, y, scale)
+    columns = sorted({round(scale.x(s.at)) for s in result.sent if s.instance == name})
+    row.ticks = "".join(f"M{x} {y + BAND + 3}v{TICKS - 3}" for x in columns)
+    row.lost = [
+        Lost(scale.x(s.at), f"lost: {s.kind}, {s.outcome}, sent at {s.at:.2f} s")
+        for s in result.sent
+        if s.instance == name and s.outcome is not Outcome.OK
+    ]
+    return row
+
+
+def _bands(restarts: Sequence[Restart], result: Result, scale: _Scale) -> Iterator[Band]:
+    since = 0.0
+    for restart in restarts:
+        for phase, start, end in _phases(restart, since, reload=result.signal != "SIGTERM"):
+            yield _band(phase, start, end, scale)
+        since = restart.sigterm_at + restart.ready
+    yield _band("serving", since, result.seconds, scale)
+
+
+def _phases(restart: Restart, since: float, *, reload: bool) -> Iterator[tuple[str, float, float]]:
+    """Yield what one restart looks like from outside, from the last one's end to its own."""
+    at = restart.sigterm_at
+    yield "serving", since, at
+    if reload:
+        yield "reloading", at, at + restart.exit
+        return
+    refused = min(restart.exit if restart.refused is None else restart.refused, restart.exit)
+    flip = refused if restart.readiness_flip is None else min(restart.readiness_flip, refused)
+    if flip > 0.1:
+        yield "still ready", at, at + flip
+        yield "lame duck", at + flip, at + refused
+    else:
+        yield "lame duck", at, at + refused
+    yield "draining", at + refused, at + restart.exit
+    yield "starting", at + restart.exit, at + restart.ready
+
+
+def _band(phase: str, start: float, end: float, scale: _Scale) -> Band:
+    x, width = scale.x(start), max(0.0, scale.x(end) - scale.x(start))
+    seconds = f"{max(0.0, end - start):.1f} s"
+    texts = (f"{phase} {seconds}", phase, seconds, "")
+    text = next(t for t in texts if not t or len(t) * LETTER < width - 6)
+    return Band(phase.replace(" ", "-"), x, width, text, f"{phase}, {start:.2f}–{end:.2f} s")
+
+
+def _moments(restart: Restart, signal: str, y: float, scale: _Scale) -> Iterator[Label]:
+    x = scale.x(restart.sigterm_at)
+    below = y + BAND + TICKS + 18
+    yield Label(x, below, signal, "middle", "signal")
+    if signal == "SIGTERM":
+        status = "SIGKILL" if restart.killed else f"exit {restart.exit_code}"
+        at = scale.x(restart.sigterm_at + restart.exit)
+        if at - x > (len(status) + len(signal)) * LETTER / 2 + 6:
+            yield Label(at, below, status, "middle", "bad" if restart.killed else "exit")
+
+
+def _in_flight(sent: Sequence[Sent], y: float, scale: _Scale) -> Curve:
+    steps = sorted([(s.at, 1) for s in sent] + [(s.at + s.seconds, -1) for s in sent])
+    peaks: dict[float, int] = {}
+    count = most = 0
+    for at, change in steps:
+        count += change
+        x = round(scale.x(at))
+        peaks[x] = max(peaks.get(x, 0), count)
+        most = max(most, count)
+    points = [(x, peak / max(most, 1)) for x, peak in sorted(peaks.items())]
+    return _curve("in flight", points, y, f"{most}", "flight")
+
+
+def _latency(sent: Sequence[Sent], y: float, scale: _Scale) -> Iterator[Curve]:
+    """Of the quick ones: the others take as long as they were asked to."""
+    quick = [s for s in sent if s.kind != "slow" and s.outcome is Outcome.OK]
+    bins: defaultdict[int, list[float]] = defaultdict(list)
+    for one in quick:
+        bins[int(one.at / BIN)].append(one.seconds)
+    worst = max((percentile(values, 99) for values in bins.values()), default=0.0)
+    for name, percent in (("p99", 99.0), ("p50", 50.0)):
+        points = [
+            (scale.x((number + 0.5) * BIN), percentile(values, percent) / (worst or 1.0))
+            for number, values in sorted(bins.items())
+        ]
+        yield _curve(f"latency {name}", points, y, f"{worst * 1000:.1f} ms", name)
+
+
+def _curve(name: str, points: list[tuple[float, float]], y: float, top: str, tone: str) -> Curve:
+    """Make a curve of points whose height is from 0 to 1."""
+    places = [(x, round(y + CURVE * (1 - part), 1)) for x, part in points]
+    path = " ".join(f"{'L' if i else 'M'}{x:g} {v:g}" for i, (x, v) in enumerate(places))
+    return Curve(name, y, CURVE, path, top, tone, places[-1][1] if places else y)
+
+
+def _streams(
+    streams: Sequence[StreamRecord], rows: Sequence[Row], y: float, scale: _Scale
+) -> tuple[list[Line], list[Label], float]:
+    """Lay out a line for each client: where it was connected, and the gaps between."""
+    lives: defaultdict[tuple[str, int], list[StreamRecord]] = defaultdict(list)
+    for stream in streams:
+        lives[stream.kind, stream.client].append(stream)
+    if not lives:
+        return [], [], y
+    step = min(9.0, STREAMS / len(lives))
+    tones = {row.name: str(number % 4) for number, row in enumerate(rows)}
+    lines: list[Line] = []
+    labels: list[Label] = []
+    y += 6
+    kind = ""
+    for key in sorted(lives):
+        if key[0] != kind:
+            kind = key[0]
+            y += 10
+            labels.append(Label(0, y + 6, kind))
+        lines += _life(lives[key], y, tones, scale)
+        y += step
+    return lines, labels, y + 10
+
+
+def _life(
+    connections: list[StreamRecord], y: float, tones: dict[str, str], scale: _Scale
+) -> Iterator[Line]:
+    connections.sort(key=lambda stream: stream.connected_at)
+    y = round(y, 1)
+    for stream, later in zip(connections, [*connections[1:], None], strict=True):
+        begin, end = scale.x(stream.connected_at), scale.x(stream.ended_at)
+        where = stream.instance or "somewhere"
+        title = f"{stream.kind} {stream.client} on {where}, until {stream.ended_at:.2f} s: "
+        yield Line(begin, end, y, tones.get(where, "0"), title + stream.ended)
+        if later is not None:
+            tone = "gap" if stream.told else "cut"
+            wait = later.connected_at - stream.ended_at
+            told = "told to reconnect" if stream.told else "not told"
+            yield Line(end, scale.x(later.connected_at), y, tone, f"{told}; away {wait:.2f} s")
