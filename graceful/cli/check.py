@@ -6,6 +6,7 @@ that can't be read.
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 
@@ -64,6 +65,8 @@ def check(
     explain: str | None,
     listed: bool,
 ) -> None:
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names come from files
     console = _console()
     if listed:
         print_list(console)

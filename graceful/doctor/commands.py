@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import takewhile
 from pathlib import PurePosixPath
-from typing import Final
+from typing import Final, NamedTuple
 
 from .model import Command, Place, Server
 
@@ -36,6 +36,8 @@ WRAPPERS: Final = {
     **dict.fromkeys(("poetry", "pipenv", "pdm", "uv", "rye", "hatch", "pixi"), 1),
 }
 """What only starts the real program, and how many words it takes itself, beside its flags."""
+
+OURS: Final = frozenset({"graceful", "graceful.cli"})
 
 SERVERS: Final = {
     **{name: name for name in ("uvicorn", "gunicorn", "hypercorn", "granian", "daphne")},
@@ -74,11 +76,11 @@ def of_arguments(words: Sequence[str], place: Place) -> Command | None:
     if not words:
         return None
     text = " ".join(words)[:MAX_TEXT]
-    rest, group = _unwrapped(list(words))
-    script = _script(rest)
+    start = _unwrapped(list(words))
+    script = _script(start.words)
     if script is None:
-        return Command(place, text, _server(rest, place))
-    return _of_shell(text, script, place, "" if group else _base(rest[0]))
+        return Command(place, text, _server(start.words, place), "", start.settings)
+    return _of_shell(text, script, place, "" if start.group else _base(start.words[0]))
 
 
 def of_script(script: str, place: Place) -> Command:
@@ -88,10 +90,11 @@ def of_script(script: str, place: Place) -> Command:
 
 def _of_shell(text: str, script: str, place: Place, shell: str) -> Command:
     segments = [segment for segment in _segments(script) if segment]
-    found = (_server(_unwrapped(segment)[0], place) for segment in segments)
-    server = next((one for one in found if one is not None), None)
+    starts = [_unwrapped(segment) for segment in segments]
+    found = ((_server(start.words, place), start.settings) for start in starts)
+    server, settings = next((one for one in found if one[0] is not None), (None, None))
     swallows = shell and _swallows(script, shell, segments)
-    return Command(place, text, server, shell if swallows else "")
+    return Command(place, text, server, shell if swallows else "", settings)
 
 
 def of_line(line: str, place: Place) -> Command | None:
@@ -111,23 +114,47 @@ def _base(word: str) -> str:
     return PurePosixPath(word).name
 
 
-def _unwrapped(words: list[str]) -> tuple[list[str], bool]:
-    """Take off what only starts the real program; say whether it signals the whole group."""
+class _Start(NamedTuple):
+    """What is left of a command when all that only starts the real program is taken off."""
+
+    words: list[str]
+    group: bool = False
+    """Signals go to the whole process group."""
+    settings: Mapping[str, str] | None = None
+    """The options of `graceful run`."""
+
+
+def _unwrapped(words: list[str]) -> _Start:
     group = False
+    settings: dict[str, str] | None = None
     while words:
         name = _base(words[0])
         if _ASSIGNMENT.match(words[0]):
             words = words[1:]
+        elif name in OURS and words[1:2] == ["run"]:
+            words, settings = _run(words[2:])
         elif _PYTHON.match(name):
             words = _module(words[1:])
-            if words and _base(words[0]) not in WRAPPERS:
-                return words, group
+            if words and _base(words[0]) not in {*WRAPPERS, *OURS}:
+                break
         elif name in WRAPPERS:
             group = group or _signals_group(name, words[1:])
             words = _without_flags(words[1:], WRAPPERS[name])
         else:
             break
-    return words, group
+    return _Start(words, group, settings)
+
+
+def _run(words: list[str]) -> tuple[list[str], dict[str, str]]:
+    """Take the options of `graceful run` off: each is a setting with its value."""
+    settings: dict[str, str] = {}
+    while words and words[0].startswith("--") and words[0] != "--":
+        name, equals, value = words[0][2:].partition("=")
+        words = words[1:]
+        if not equals and words:
+            value, words = words[0], words[1:]
+        settings[name.replace("-", "_")] = value
+    return words[words[:1] == ["--"] :], settings
 
 
 def _signals_group(name: str, rest: Sequence[str]) -> bool:

@@ -82,6 +82,8 @@ def signs(process: Process) -> bool:
         return True
     if process.conf is not None and process.conf.installs is not None:
         return True
+    if process.command is not None and process.command.settings is not None:
+        return True
     found = server(process)
     return found is not None and found.options.get("config") == OWN_CONF
 
@@ -108,15 +110,21 @@ def _is_link(fact: Fact[str | None]) -> bool:
     return (fact.value or "").startswith(("tcp://", "udp://"))
 
 
-def given(process: Process) -> dict[str, Fact[object]]:
-    """Return the settings by name that are written down, with their places; `...` = unknown."""
-    found: dict[str, Fact[object]] = {}
+def given(process: Process) -> dict[str, Fact[Sourced]]:
+    """Return the settings by name that are written down; the value `...` = unknown."""
+    found: dict[str, Fact[Sourced]] = {}
     if process.conf is not None and process.conf.installs is not None:
-        found.update(process.conf.installs.value)
+        for name, fact in process.conf.installs.value.items():
+            found[name] = Fact(Sourced(fact.value, "install(...)"), fact.place)
     for variable, fact in process.env.items():
         if variable in _VARIABLES and not _is_link(fact):
             known = fact.value is not None and "$(" not in fact.value
-            found[_VARIABLES[variable]] = Fact(fact.value if known else ..., fact.place)
+            raw = Sourced(fact.value if known else ..., f"${variable}")
+            found[_VARIABLES[variable]] = Fact(raw, fact.place)
+    if process.command is not None:
+        for name, value in (process.command.settings or {}).items():
+            option = f"graceful run --{name.replace('_', '-')}"
+            found[name] = Fact(Sourced(value, option), process.command.place)
     return found
 
 
@@ -127,15 +135,10 @@ def settings(process: Process) -> Settings | SettingsError | None:
     """
     if not signs(process):
         return None
-    written = given(process)
-    if any(fact.value is ... for name, fact in written.items() if name in SHARED):
+    raw = {name: fact.value for name, fact in given(process).items()}
+    if any(one.value is ... for name, one in raw.items() if name in SHARED):
         return None
-    env = {n for n in written if f"{PREFIX}{n.upper()}" in process.env}
-    raw = {
-        name: Sourced(fact.value, f"${PREFIX}{name.upper()}" if name in env else "install(...)")
-        for name, fact in written.items()
-        if fact.value is not ...
-    }
+    raw = {name: one for name, one in raw.items() if one.value is not ...}
     try:
         return resolve(raw)
     except SettingsError as error:

@@ -106,6 +106,8 @@ class Command:
     server: Server | None
     shell: str = ""
     """The shell that stays process 1 and passes no signal on; empty = none."""
+    settings: Mapping[str, str] | None = None
+    """The options of `graceful run`, by the names of the settings; None = it is not used."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,7 @@ def _settings(subject: str, process: Process, error: SettingsError) -> Finding:
     if not found:
         text, _, fix = str(error).partition(": ")
     values = given(process)
-    named = [f.place for name, f in values.items() if f"GRACEFUL_{name.upper()}" in str(error)]
+    named = [f.place for f in values.values() if f.value.source in str(error)]
     names = [f.place for name, f in values.items() if name in str(error)]
     place = (named or names or [process.place])[0]
     return Finding("settings", place, subject, text, fix)
