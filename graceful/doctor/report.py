@@ -50,14 +50,13 @@ def _indented(console: Console, text: Text) -> None:
 
 def _summary(found: Examination) -> Text:
     looked = _looked_at(found)
-    counts = [(s, found.count(s)) for s in SEVERITIES if found.count(s)]
-    if not (found.scene.workloads or found.scene.balancers or counts):
+    if not (found.scene.workloads or found.scene.balancers or found.findings):
         return Text(
             f"Nothing to check in {_many(len(found.files), 'file')}: no workload, no balancer."
         )
-    if not counts:
+    if not found.findings:
         return Text.assemble(("Nothing found", "bold green"), f" in {looked}.")
-    told = [Text(_many(count, severity), COLOURS[severity]) for severity, count in counts]
+    told = [Text(_many(found.count(s), s), COLOURS[s]) for s in SEVERITIES if found.count(s)]
     return Text.assemble(
         Text(", ").join(told),
         f" in {looked}.\n",

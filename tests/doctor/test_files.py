@@ -59,8 +59,8 @@ def _marks(path: Path) -> list[Found]:
     beside = path.with_name(f"{path.name}.expect")
     if beside.exists():
         for row in beside.read_text().split():
-            id_, _, line = row.partition("@")
-            marks.append((path.name, int(line), id_))
+            id_, _, at = row.partition("@")
+            marks.append((path.name, int(at), id_))
     return marks
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import crossplane  # type: ignore[import-untyped]
 
@@ -79,8 +79,9 @@ def _parsed(source: Source) -> _Block:
     with TemporaryDirectory() as folder:
         file = Path(folder, "nginx.conf")
         file.write_text(source.text + "\n", encoding="utf-8")
-        parse: Any = crossplane.parse
-        payload = parse(str(file), single=True, check_ctx=False, check_args=False)
+        payload = cast(
+            Any, crossplane.parse(str(file), single=True, check_ctx=False, check_args=False)
+        )
     for error in payload["errors"]:
         reason = str(error["error"]).partition(" in /")[0] or "a quote or a directive never ends"
         raise Unreadable(source.name, f"is not nginx: {reason}", error["line"])
