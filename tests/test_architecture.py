@@ -31,7 +31,7 @@ EXTRAS = {
     "graceful._trio": {"trio"},
     "graceful.cli": {"click", "rich"},
     "graceful.doctor": {"crossplane", "rich", "ruamel"},
-    "graceful.rehearsal": {"aiohttp", "click", "psutil", "rich"},
+    "graceful.rehearsal": {"aiohttp", "click", "jinja2", "psutil", "rich"},
     "graceful.testing.plugin": {"pytest", "rich"},
 }
 
@@ -57,6 +57,12 @@ WAITS = {
     },
     "graceful.integrations.granian_sockets": {
         "sleep": "another thread empties the accept queue, and nobody tells when"
+    },
+    "graceful.integrations.grpc.aio": {"fail_after": "a farewell of the user's may hang"},
+    "graceful.integrations.grpc.health": {"sleep": "checks are asked once a second"},
+    "graceful.integrations.grpc.serving": {
+        "result": "the main thread waits for what runs on the loop of a threaded server",
+        "wait": "and for grpc's own stop, which has its limit",
     },
     "graceful.integrations.gunicorn_workers": {
         "timeout": "a client has a limit for closing after a response that says so",

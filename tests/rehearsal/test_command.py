@@ -91,7 +91,7 @@ def test_a_run_with_losses_ends_with_status_1_and_explains_them(tmp_path: Path) 
         (["rehearse", "--instances", "0", "--", "x{port}"], "instances = 0"),
         (["rehearse", "--rate", "nan", "--", "x{port}"], "rate = nan"),
         (["rehearse", "--rate", "fast", "--", "x{port}"], "'fast' is not a valid float"),
-        (["rehearse", "--balancer", "nginx", "--", "x{port}"], "'nginx' is not one of"),
+        (["rehearse", "--balancer", "envoy", "--", "x{port}"], "'envoy' is not one of"),
         (["rehearse", "--json", "/no/such/folder/x", "--", "x{port}"], "no such folder"),
         (["rehearse", "--", sys.executable, "-c", "exit('no luck')", "{port}"], "    no luck"),
         (["reherse"], "No such command"),

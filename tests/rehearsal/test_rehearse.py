@@ -137,8 +137,8 @@ def test_the_output_of_the_instances_can_be_kept(tmp_path: Path) -> None:
 
 def test_an_unknown_balancer_is_refused_by_name() -> None:
     """With those that there are."""
-    plan = Plan(command=BARE, balancer="nginx")
-    with pytest.raises(PlanError, match="balancer = 'nginx': there are internal, internal-l4"):
+    plan = Plan(command=BARE, balancer="envoy")
+    with pytest.raises(PlanError, match="balancer = 'envoy': there are internal, internal-l4"):
         rehearse(plan)
 
 
