@@ -78,6 +78,13 @@ def _numbers(version: str) -> tuple[int, ...]:
 UNKNOWN: Final = ServerTraits()
 
 TRAITS: Final = (
+    # First: it is found only where `serve` gives it, also on the loop of another server.
+    ServerTraits(
+        name="grpc",
+        tested=("1.85", "1.85"),
+        module="graceful.integrations.grpc",
+        integration="graceful.integrations.grpc",
+    ),
     ServerTraits(
         name="uvicorn",
         tested=("0.54", "0.54"),
