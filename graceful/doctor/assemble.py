@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import PurePath
 from typing import Final
 
+from .commands import of_arguments, of_line
 from .model import (
     Balancer,
     Check,
@@ -42,6 +43,7 @@ def assembled(scene: Scene) -> Scene:
     """Return `scene` with every part where it belongs."""
     workloads = [_with_configs(workload, scene) for workload in scene.workloads]
     workloads = _with_images(workloads, scene.images)
+    workloads = [_each(workload, map(_with_options, workload.processes)) for workload in workloads]
     workloads = _with_confs(workloads, scene.confs)
     balancers = (*scene.balancers, *filter(None, map(_alb, scene.ingresses)))
     return replace(scene, workloads=tuple(workloads), balancers=balancers)
@@ -82,8 +84,6 @@ def _takes(process: Process, workload: Workload) -> bool:
 
 
 def _started(process: Process, image: Image) -> Process:
-    from .commands import of_arguments
-
     command = image.command
     if process.arguments and process.command is not None:
         command = of_arguments((*image.entrypoint, *process.arguments), process.command.place)
@@ -112,6 +112,18 @@ def _of_image(image: Image) -> Workload:
         grace=None,
         processes=(process,),
     )
+
+
+def _with_options(process: Process) -> Process:
+    """GUNICORN_CMD_ARGS stands between gunicorn's command line and its file."""
+    command, more = process.command, process.env.get("GUNICORN_CMD_ARGS")
+    if command is None or command.server is None or command.server.name != "gunicorn":
+        return process
+    given = of_line(f"gunicorn {more.value if more else ''}", command.place)
+    if given is None or given.server is None:
+        return process
+    server = replace(command.server, options={**given.server.options, **command.server.options})
+    return replace(process, command=replace(command, server=server))
 
 
 def _with_confs(workloads: list[Workload], confs: Iterable[GunicornConf]) -> list[Workload]:

@@ -28,6 +28,9 @@ __all__ = [
 
 PREFIX: Final = "GRACEFUL_"
 OWN_CONF: Final = "python:graceful.integrations.gunicorn_conf"
+THEIRS: Final = frozenset({"GRACEFUL_TIMEOUT"})
+"""No sign of graceful: the uvicorn-gunicorn images of tiangolo's read it."""
+
 _VARIABLES: Final = {row.variable: row.name for row in SETTINGS}
 
 
@@ -78,7 +81,7 @@ def server(process: Process) -> Server | None:
 
 def signs(process: Process) -> bool:
     """Whether something in the files says that graceful is at work in this process."""
-    if any(name.startswith(PREFIX) and not _is_link(fact) for name, fact in process.env.items()):
+    if any(map(_is_ours, process.env.items())):
         return True
     if process.conf is not None and process.conf.installs is not None:
         return True
@@ -103,6 +106,11 @@ def processes(scene: Scene) -> Iterator[tuple[Workload, Process]]:
 def web(scene: Scene) -> Iterator[tuple[Workload, Process]]:
     """Yield the web processes."""
     return ((w, p) for w, p in processes(scene) if serves(p))
+
+
+def _is_ours(variable: tuple[str, Fact[str | None]]) -> bool:
+    name, fact = variable
+    return name.startswith(PREFIX) and name not in THEIRS and not _is_link(fact)
 
 
 def _is_link(fact: Fact[str | None]) -> bool:

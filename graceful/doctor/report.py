@@ -15,6 +15,9 @@ from .model import Finding
 
 __all__ = ["print_explanation", "print_list", "print_report"]
 
+WIDTH: Final = 100
+"""Columns of a story."""
+
 COLOURS: Final[dict[Severity, str]] = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 
 
@@ -101,4 +104,4 @@ def print_explanation(rule: Rule, console: Console) -> None:
     console.print(Text.assemble((rule.id, "bold"), "  ", (rule.severity, COLOURS[rule.severity])))
     console.print(Text(rule.title))
     console.print()
-    console.print(Text(rule.story))
+    console.print(Text(rule.story), width=min(console.width, WIDTH))

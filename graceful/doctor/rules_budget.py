@@ -7,8 +7,17 @@ from collections.abc import Iterator
 
 from ..core.budget import ServerLimit, Settings, SettingsError, check
 from ..settings import unknown_variables
-from .inforce import delay_before_drain, given, graceful_limit, processes, server, settings, web
-from .model import Finding, Grace, Place, Process, Scene, Workload
+from .inforce import (
+    delay_before_drain,
+    given,
+    graceful_limit,
+    processes,
+    server,
+    settings,
+    signs,
+    web,
+)
+from .model import Finding, Grace, Process, Scene, Workload
 
 __all__ = ["rules"]
 
@@ -188,11 +197,12 @@ def _zero(workload: Workload, process: Process) -> Iterator[Finding]:
 
 
 def _variables(subject: str, process: Process) -> Iterator[Finding]:
-    for name in process.env:
-        place: Place = process.env[name].place
-        value = process.env[name].value or ""
+    if not signs(process):
+        return
+    for name, fact in process.env.items():
+        value = fact.value or ""
         if value.startswith(("tcp://", "udp://")):
             continue  # what Kubernetes writes for a Service called 'graceful'
         for sentence in unknown_variables({name: value}):
             text, _, fix = sentence.rpartition("; ")
-            yield Finding("unknown-variable", place, subject, text, fix)
+            yield Finding("unknown-variable", fact.place, subject, text, fix)

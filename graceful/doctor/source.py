@@ -95,11 +95,11 @@ _UNIT = re.compile(r"^\[(Unit|Service|Install|Socket)\]\s*$", re.M)
 _HAPROXY = re.compile(
     r"^(global|defaults|(frontend|backend|listen)\s+\S+)\s*(#.*|from\s.*)?$", re.M
 )
-_DOCKERFILE = re.compile(r"^\s*FROM\s+\S+", re.M | re.I)
+_DOCKERFILE = re.compile(r"\A(\s*(#.*|ARG\s.*)?\n)*\s*FROM\s+\S+", re.I)
 _NGINX = re.compile(r"^\s*(upstream\s+\S+|server|http|events|location\s[^\n{]+)\s*\{", re.M)
 _CADDY = re.compile(r"^\s*reverse_proxy\b", re.M)
 _SERVICES = re.compile(r"^services\s*:", re.M)
-_KIND = re.compile(r"""^\s*(- )?["']?kind["']?\s*:""", re.M)
+_KIND = re.compile(r"""^\s*(- )?["']?kind["']?\s*:|"kind"\s*:""", re.M)
 _TASK = re.compile(r"""["']?containerDefinitions["']?\s*:""")
 _GUNICORN = re.compile(
     r"^(bind|workers|worker_class|threads|timeout|graceful_timeout|keepalive)\s*=", re.M
