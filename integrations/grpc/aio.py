@@ -18,7 +18,7 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 import grpc
@@ -39,6 +39,11 @@ from .exchange import CUT, DRAINING, GrpcExchange, behaviour_of, is_quiet, rewra
 from .threaded import wrapped_in_threads
 
 __all__ = ["FAREWELL_LIMIT", "AioExchange", "Farewell", "interceptor"]
+
+if TYPE_CHECKING:  # the stubs are generic, grpc's own classes are not
+    _Base = grpc.aio.ServerInterceptor[Any, Any]
+else:
+    _Base = grpc.aio.ServerInterceptor
 
 FAREWELL_LIMIT: Final = 1.0
 """Seconds that the user's farewell may take."""
@@ -66,7 +71,7 @@ def checked(farewell: Farewell | None) -> Farewell | None:
     raise TypeError(f"farewell = {farewell!r}: give a callable that returns a message or None")
 
 
-class _Interceptor(grpc.aio.ServerInterceptor[Any, Any]):
+class _Interceptor(_Base):
     """Puts each handler into an exchange."""
 
     def __init__(self, farewell: Farewell | None) -> None:

@@ -80,6 +80,8 @@ async def serve(
     def stop(grace: float) -> None:
         loop.soon(lambda: loop.spawn(lambda: server.stop(grace)))
 
+    # A server that is started beside this one takes the signals in its first step; ours go on top.
+    await asyncio.sleep(0)
     part = _Part(GrpcServer("grpc.aio", stop), loop)
     try:
         part.prepare("serve(...)", settings, checks, observers)

@@ -21,7 +21,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextvars import copy_context
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 
@@ -35,6 +35,11 @@ from graceful.threads import start_work
 from .exchange import DRAINING, GrpcExchange, behaviour_of, is_quiet, rewrapped
 
 __all__ = ["ThreadedExchange", "threaded_interceptor", "wrapped_in_threads"]
+
+if TYPE_CHECKING:  # the stubs are generic, grpc's own classes are not
+    _Base = grpc.ServerInterceptor[Any, Any]
+else:
+    _Base = grpc.ServerInterceptor
 
 OVER: Final = object()
 """What is yielded when the status has been sent already: grpc drops it, and the stream is over."""
@@ -86,7 +91,7 @@ def threaded_interceptor(
     return _Interceptor(farewell)
 
 
-class _Interceptor(grpc.ServerInterceptor[Any, Any]):
+class _Interceptor(_Base):
     """Puts each handler into an exchange."""
 
     def __init__(self, farewell: Callable[[GrpcExchange], object] | None) -> None:
@@ -268,8 +273,9 @@ class ThreadedExchange(GrpcExchange):
         if not self._names.found_in(self.context):
             current().say_once(
                 Notice(
-                    "the installed grpcio gives no way to end a stream while its handler blocks; "
-                    "each is told when its handler yields next"
+                    "grpc gives no way to end a stream while its sync handler blocks (on grpc.aio, "
+                    "or in a version that graceful does not know); it is told when the handler "
+                    "yields next"
                 )
             )
             return
