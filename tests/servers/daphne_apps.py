@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from importlib import import_module
+from socket import create_connection, socket
 from typing import Any
 
 import daphne
@@ -31,6 +33,28 @@ async def bare(scope: Any, receive: Any, send: Any) -> None:
 
 app = GracefulMiddleware(bare, on_lame_duck=lambda: mark("hook lame duck"))
 wrong = GracefulMiddleware(bare, propagation_delay=50, grace_period=30)
+
+
+async def connect() -> None:
+    """Queue up at the port of this process, without letting it take a turn meanwhile."""
+
+    def ask(late: socket) -> None:
+        late.sendall(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n")
+        mark(f"late: {late.recv(100).partition(bytes([13]))[0].decode()}")
+
+    for _ in range(3):
+        late = create_connection(server["address"])
+        threading.Thread(target=ask, args=(late,)).start()
+
+
+async def noting(scope: Any, receive: Any, send: Any) -> None:
+    """Note where this server listens."""
+    server["address"] = tuple(scope["server"])
+    await bare(scope, receive, send)
+
+
+server: dict[str, Any] = {}
+connecting = GracefulMiddleware(noting, on_drain=connect)
 
 
 def __getattr__(name: str) -> object:

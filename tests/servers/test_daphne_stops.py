@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import time
 from collections.abc import Generator
 
 import pytest
@@ -171,6 +172,15 @@ def test_the_accept_queue_is_emptied() -> None:
         assert server.wait() == 0
 
 
+def test_who_comes_in_the_moment_of_the_close_is_served() -> None:
+    """A hook connects when the reactor has been told to stop listening and has not done so yet."""
+    with launch(DAPHNE, f"{APPS}:connecting", env=QUICK) as server:
+        server.get("/")
+        server.terminate()
+        assert server.wait() == 0
+        assert server.log.marks("late") == ["late: HTTP/1.1 200 OK"] * 3
+
+
 def test_a_connection_without_a_request_is_not_waited_for() -> None:
     """Nor one with half a head: its client may never send the other half."""
     env = settings(propagation_delay=0.2, linger=0.3, grace_period=60)
@@ -233,6 +243,7 @@ def test_a_slow_reader_gets_the_whole_answer() -> None:
         client.head()
         server.terminate()
         server.log.wait_event("draining")
+        time.sleep(0.7)  # the linger is over, and all that is left is this
         assert len(client.reply().body) == 32 * 2**20
         assert server.wait() == 0
 
