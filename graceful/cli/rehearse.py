@@ -21,6 +21,7 @@ from rich.text import Text
 from ..rehearsal import PlainView, Plan, RehearsalError, Result, View
 from ..rehearsal import rehearse as hold
 from ..rehearsal.balancers import BALANCERS
+from ..rehearsal.faults import FAULTS
 from ..rehearsal.live import LiveView
 from ..rehearsal.report import junit as to_junit
 from ..rehearsal.report import page
@@ -53,6 +54,12 @@ def _options() -> Iterator[click.Parameter]:
                 show_default=field.default is not None,
                 help=field.metadata["help"],
             )
+    yield click.Option(
+        ["--fault", "faults"],
+        type=click.Choice(list(FAULTS)),
+        multiple=True,
+        help="What goes wrong on purpose, a restart each in turn; may be given several times.",
+    )
     yield click.Option(
         ["--json"],
         metavar="FILE",

@@ -16,7 +16,7 @@ import time
 from collections.abc import Generator, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 import psutil
 
@@ -73,8 +73,7 @@ class Instance:
         self.life += 1
         self.phase = Phase.STARTING
         command = self._plan.command_for(self.port)
-        with self.log.open("ab") as output:
-            self._log_start = output.tell()
+        with self._output() as output:
             try:
                 self._process = await asyncio.create_subprocess_exec(
                     *command,
@@ -85,6 +84,15 @@ class Instance:
                 )
             except OSError as error:
                 raise PlanError(f"can't start {command[0]!r}: {error.strerror}") from error
+
+    def _output(self) -> IO[bytes]:
+        """Open what the process writes to."""
+        log = self.log.open("ab")
+        self._log_start = log.tell()
+        if "full-disk" not in self._plan.faults:
+            return log
+        log.close()
+        return Path("/dev/full").open("ab", buffering=0)
 
     async def until_ready(self) -> None:
         """Wait until the readiness path answers with success.
@@ -125,8 +133,12 @@ class Instance:
 
     def terminate(self) -> None:
         """Send SIGTERM to the main process only."""
+        self.send(signal.SIGTERM)
+
+    def send(self, number: signal.Signals) -> None:
+        """Signal the main process only, if it still runs."""
         if self._process and self._process.returncode is None:
-            self._process.terminate()
+            self._process.send_signal(number)
 
     def workers(self) -> list[psutil.Process]:
         """Return the processes that the main process has started to serve."""

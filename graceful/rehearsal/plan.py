@@ -76,6 +76,10 @@ class Plan:
         "two race without any restart.",
     )
 
+    block_path: str = _option("", "GET that blocks the event loop, for the fault 'blocked-loop'.")
+    faults: Sequence[str] = field(default=())
+    """What goes wrong on purpose: the first in the first restart, and so on, in turn."""
+
     request_timeout: float = _option(15.0, "Seconds after which a request has timed out.")
     message_interval: float = _option(0.5, "Seconds between two messages of a WebSocket client.")
     reconnect_cap: float = _option(2.0, "Longest delay in seconds that a told client waits.")
@@ -102,6 +106,7 @@ class Plan:
         """
         self._check_command()
         object.__setattr__(self, "command", tuple(self.command))
+        object.__setattr__(self, "faults", tuple(self.faults))
         self._check_numbers()
         self._check_paths()
         self._check_signal()

@@ -96,6 +96,12 @@ class Restart:
     last_farewell: float | None
     largest_slot_share: float
     """Largest part of the farewells in one slot of 100 ms, from 0 to 1."""
+    fault: str = ""
+    """What went wrong on purpose, by name; empty = nothing."""
+    found: str = ""
+    """What came of that, in words."""
+    excused: bool = False
+    """The fault costs requests by its nature, so only the exit of the instance is judged."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,15 +182,24 @@ class Result:
         return 0 if self.signal == "SIGTERM" else sum(r.left_behind for r in self.restarts)
 
     @property
+    def excused(self) -> int:
+        """Requests, messages and streams that faults have cost by their nature."""
+        return sum(
+            r.requests_lost + r.messages_lost + r.streams_cut for r in self.restarts if r.excused
+        )
+
+    @property
     def ok(self) -> bool:
-        """Whether nothing at all was lost."""
-        lost = self.lost or self.messages_lost or self.streams_cut or self.stranded
-        return not (lost or self.killed or self.not_ready or self.stayed)
+        """Whether nothing at all was lost but what faults cost by their nature."""
+        lost = self.lost + self.messages_lost + self.streams_cut - self.excused
+        return not (lost or self.stranded or self.killed or self.not_ready or self.stayed)
 
     @property
     def verdict(self) -> str:
         """One line: what was lost, of how much."""
         parts = [f"{self.lost:,} requests lost of {self.total:,}"]
+        if self.excused:
+            parts[0] += f" ({self.excused:,} losses are what the faults cost)"
         if self.streams:
             parts.append(f"{self.messages_lost:,} messages lost")
         if self.streams_ended:
@@ -233,6 +248,8 @@ def explain(result: Result, limit: int = 5) -> Iterable[str]:
     for ended, count in cut.most_common():
         yield f"{count:,} streams ended without being told to reconnect: {ended}"
     for restart in result.restarts:
+        if restart.found:
+            yield f"restart {restart.number}, {restart.fault}: {restart.found}"
         if restart.killed:
             yield f"restart {restart.number}: {restart.instance} needed SIGKILL"
 

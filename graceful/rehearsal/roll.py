@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 from .balancers import Balancer
 from .client import Fleet, Sigterm
+from .faults import FAULTS, Fault
 from .instances import Instance, Phase
 from .plan import RehearsalError
 from .result import Restart, StreamRecord, largest_slot_share
@@ -22,6 +24,9 @@ from .view import View
 from .watch import Watch
 
 __all__ = ["Roller"]
+
+EARLY: Final = 0.2
+"""Seconds after its start at which a process is told to stop that has not come up yet."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +47,9 @@ class _Stop:
     not_ready: int
     ready: float
     in_rotation: float
+    fault: str = ""
+    found: str = ""
+    excused: bool = False
 
 
 class Roller:
@@ -67,10 +75,16 @@ class Roller:
 
     async def _restart(self, instance: Instance, roll: int) -> _Stop:
         watch = Watch(self._fleet, instance, lambda text: self._say(instance, text))
-        sigterm, killed = await self._terminate(instance, watch)
+        name = self._next_fault()
+        fault = FAULTS.get(name, Fault)(instance, self._plan)
+        if name:
+            self._say(instance, f"fault {name}: {fault.text}")
+        sigterm, killed = await self._terminate(instance, watch, fault)
         gone_at, exit_code, last_ok_at = self._fleet.now(), instance.status, instance.last_ok_at
         self._say(instance, f"exited {exit_code} after {gone_at - sigterm.at:.2f} s")
         left_behind = await self._clear(instance)
+        if name == "sigterm-at-start":
+            killed = await self._stop_at_start(instance, fault) or killed
         ready_at = await self._start(instance)
         await self._balancer.until_steady(instance.name)
         self._say_back(instance, sigterm.restart)
@@ -89,7 +103,25 @@ class Roller:
             not_ready=watch.not_ready,
             ready=ready_at - sigterm.at,
             in_rotation=self._fleet.now() - sigterm.at,
+            fault=name,
+            found=fault.found,
+            excused=fault.costs,
         )
+
+    def _next_fault(self) -> str:
+        faults = self._plan.faults
+        return faults[len(self.stops) % len(faults)] if faults else ""
+
+    async def _stop_at_start(self, instance: Instance, fault: Fault) -> bool:
+        """Start the next process and stop it before it is ready; True = SIGKILL it was."""
+        await instance.start()
+        await asyncio.sleep(EARLY)
+        instance.terminate()
+        began = self._fleet.now()
+        killed = await self._until_gone(instance)
+        fault.found = f"exited {instance.exit_code} {self._fleet.now() - began:.2f} s after it"
+        await self._clear(instance)
+        return killed
 
     async def _reload(self, instance: Instance, roll: int) -> _Stop:
         name, old = self._plan.signal_name, instance.workers()
@@ -128,16 +160,25 @@ class Roller:
             in_rotation=self._fleet.now() - signalled.at,
         )
 
-    async def _terminate(self, instance: Instance, watch: Watch) -> tuple[Sigterm, bool]:
+    async def _terminate(
+        self, instance: Instance, watch: Watch, fault: Fault
+    ) -> tuple[Sigterm, bool]:
         """Send SIGTERM and wait until the process has gone; the second item: SIGKILL it was."""
         await watch.start()
+        going_on: asyncio.Task[None] | None = None
         try:
+            await fault.before()
             sigterm = self._fleet.sigterm(instance)
             watch.begin(sigterm)
             self._say(instance, f"SIGTERM sent (restart {sigterm.restart})")
+            going_on = asyncio.create_task(fault.after())
             killed = await self._until_gone(instance)
         finally:
             await watch.stop()
+            if going_on is not None:
+                going_on.cancel()
+                await asyncio.gather(going_on, return_exceptions=True)
+            await fault.close()
         instance.phase = Phase.EXITED
         return sigterm, killed
 

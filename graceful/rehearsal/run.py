@@ -17,6 +17,7 @@ from typing import Final
 
 from .balancers import BALANCERS, Balancer
 from .client import Fleet, Sessions, open_sessions
+from .faults import check_faults
 from .instances import Instance, reserved_ports
 from .load import Load
 from .plan import Plan, PlanError, RehearsalError
@@ -45,6 +46,7 @@ def rehearse(plan: Plan, view: View | None = None) -> Result:
     if plan.balancer not in BALANCERS:
         known = ", ".join(BALANCERS)
         raise PlanError(f"balancer = {plan.balancer!r}: there are {known}")
+    check_faults(plan)
     with asyncio.Runner(loop_factory=_fast_loop()) as runner:
         return runner.run(_within_limits(plan, view or SilentView()))
 

@@ -48,7 +48,7 @@ def test_the_version_is_the_package_s() -> None:
 def test_every_option_of_a_plan_is_an_option_of_the_command() -> None:
     """With its default, so the help can't lie."""
     shown = " ".join(CliRunner().invoke(cli, ["rehearse", "--help"]).output.split())
-    options = Plan.__dataclass_fields__.keys() - {"command", "trace"}  # --html sets that
+    options = Plan.__dataclass_fields__.keys() - {"command", "trace", "faults"}  # --html, --fault
     assert all(f"--{name.replace('_', '-')}" in shown for name in options)
     assert "[default: 35.0]" in shown
 

@@ -120,3 +120,13 @@ def test_a_reload_must_not_show() -> None:
     assert not stuck.ok
     assert "1 of 2 reloads left an old worker behind" in stuck.verdict
     assert replace(CLEAN, restarts=[RESTART]).ok, "a restart has to be unready"
+
+
+def test_what_a_fault_costs_by_its_nature_is_excused() -> None:
+    """And nothing else is."""
+    lost = {"requests_lost": 2, "fault": "kill-9", "excused": True}
+    lossy = replace(LOSSY, restarts=[replace(RESTART, **lost)])  # type: ignore[arg-type]
+    assert lossy.ok
+    assert "2 losses are what the faults cost" in lossy.verdict
+    assert not replace(lossy, stranded=1).ok
+    assert not replace(lossy, restarts=[replace(lossy.restarts[0], excused=False)]).ok
