@@ -520,6 +520,8 @@ class Lifecycle:
     def _on_loop(self, action: Callable[[Driver], None]) -> None:
         """Run `action` with the driver, on the loop where it runs."""
         loop = self._driver.loop if self._driver is not None else self.loop
+        if loop is None:  # granian runs its loop in turns: this may be between two of them
+            loop = next((m.loop for m in self._members if m.lifespan), None)
         if loop is None or not loop.soon(lambda: action(self._own_driver(loop))):
             self._pass_signal_on()  # nobody is left who could drain
 

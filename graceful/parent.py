@@ -277,7 +277,8 @@ class Parent:
         """Climb a rung: a signal has come, or the server stops by itself."""
         signalled = isinstance(what, int)
         cause = signal.Signals(what).name if isinstance(what, int) else what
-        hurry = what == signal.SIGINT and on_terminal()
+        # Where nobody has served there is no balancer to wait for.
+        hurry = (what == signal.SIGINT and on_terminal()) or not self.board.has_served
         rung = max(self._core.rung + 1, 2 if hurry or not signalled else 1)
         if not self.board.has_served and signalled and not self._core.rung:
             self.says(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from .harness import Launcher
 from .launchers import UVICORN
 
-__all__ = ["ON_ALL", "RUN_UVICORN", "launched", "on"]
+__all__ = ["ON_ALL", "RUN_GRANIAN", "RUN_UVICORN", "launched", "on"]
 
 _PORT = r"Uvicorn running on http://127\.0\.0\.1:(\d+)"
 
@@ -33,10 +34,19 @@ RUN_UVICORN = launched(
     noise=UVICORN.noise,
 )
 
+_GRANIAN = launched(
+    "granian",
+    *("{app}", "--interface", "asgi", "--workers", "2", "--respawn-interval", "0.2"),
+    announces=r"Listening at: http://127\.0\.0\.1:(\d+)",
+)
+RUN_GRANIAN = dataclasses.replace(
+    _GRANIAN, command=("tests.servers.run_granian", *_GRANIAN.command[3:])
+)
+
 
 def on(*launchers: Launcher) -> pytest.MarkDecorator:
     """Run a test on each of `launchers`."""
     return pytest.mark.parametrize("launcher", launchers, ids=lambda launcher: launcher.name)
 
 
-ON_ALL = on(RUN_UVICORN)
+ON_ALL = on(RUN_UVICORN, RUN_GRANIAN)
