@@ -11,6 +11,7 @@ from .inforce import (
     delay_before_drain,
     graceful_limit,
     processes,
+    serves,
     server,
     settings,
     signs,
@@ -31,7 +32,7 @@ def rules(scene: Scene) -> Iterator[Finding]:
     """Judge every process."""
     for workload, process in processes(scene):
         subject = workload.subject(process)
-        yield from _shell(subject, process)
+        yield from _shell(subject, workload, process)
         yield from _systemd(subject, workload)
         yield from _fargate(subject, workload, process)
     for workload, process in web(scene):
@@ -43,16 +44,23 @@ def rules(scene: Scene) -> Iterator[Finding]:
         yield from _gunicorn(subject, process)
 
 
-def _shell(subject: str, process: Process) -> Iterator[Finding]:
+def _shell(subject: str, workload: Workload, process: Process) -> Iterator[Finding]:
     command = process.command
-    if command is None or not command.shell:
+    listens = serves(process) or process.ports or process.readiness or workload.grace is None
+    if command is None or not command.shell or not listens:
         return
     what = command.server.name if command.server and not command.server.program else "the program"
+    text = f"{command.shell} is process 1 and passes no SIGTERM on to {what}"
+    if workload.platform == "systemd":
+        mode = workload.notes.get("KillMode")
+        if mode is None or mode.value != "mixed":
+            return  # every process of the unit is signalled
+        text = f"with KillMode=mixed only {command.shell} gets SIGTERM, and {what} SIGKILL after it"
     yield Finding(
         "shell-swallows-sigterm",
         command.place,
         subject,
-        f"{command.shell} is process 1 and passes no SIGTERM on to {what}",
+        text,
         f"write exec before {what}, or start it without a shell",
     )
 

@@ -183,7 +183,8 @@ def _connection_age(scene: Scene) -> Iterator[Finding]:
         bounded = any(
             "MAX_CONNECTION_AGE" in name for w in chosen for p in w.processes for name in p.env
         )
-        if not bounded:
+        ours = not chosen or any(serves(p) for w in chosen for p in w.processes)
+        if ours and not bounded:
             yield Finding(
                 "connection-age",
                 service.place,
