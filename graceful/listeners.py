@@ -1,16 +1,17 @@
-"""Closing listeners of asyncio servers without losing who waits in their accept queue."""
+"""Closing listeners of event loops without losing who waits in their accept queue."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import select
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from socket import SHUT_RDWR, socket
 from typing import Any, Final
 
-__all__ = ["close_when_empty", "shut_down"]
+import anyio
+
+__all__ = ["close_when_empty", "shut_down", "until_empty"]
 
 EMPTY_PASSES: Final = 100
 """Turns of the event loop in which the accept queue must have been emptied."""
@@ -29,19 +30,27 @@ async def close_when_empty(
         is_last: whether no other process accepts from these listeners any more, while one may still
             hold them: they are shut down for all then.
     """
-    poll = select.poll()
-    for server in servers:
-        for listener in server.sockets:
-            poll.register(listener.fileno(), select.POLLIN)
-    for _ in range(EMPTY_PASSES):
-        await asyncio.sleep(0)
-        if not poll.poll(0):
-            break
+    await until_empty(listener.fileno() for server in servers for listener in server.sockets)
     last = is_last()
     for server in servers:
         for listener in server.sockets if last else ():
             shut_down(listener.fileno())
         server.close()
+
+
+async def until_empty(listeners: Iterable[int]) -> None:
+    """Return, in the step that has found it so, when nobody waits to be accepted.
+
+    Args:
+        listeners: descriptors of listeners from which tasks of this loop go on accepting.
+    """
+    poll = select.poll()
+    for number in listeners:
+        poll.register(number, select.POLLIN)
+    for _ in range(EMPTY_PASSES):
+        await anyio.sleep(0)
+        if not poll.poll(0):
+            return
 
 
 def shut_down(number: int) -> None:

@@ -297,8 +297,9 @@ class ServerLimit:
     """As the server's users write it, e.g. 'uvicorn --timeout-graceful-shutdown'."""
     seconds: float | None
     """None = it waits for ever."""
-    begins: Literal["at_signal", "after_drain"]
-    """When the server starts to count: at SIGTERM, or only once graceful's drain is over."""
+    begins: Literal["at_signal", "after_drain", "at_clean_up"]
+    """When the server starts to count: at SIGTERM, only once graceful's drain is over, or when it
+    asks the app to shut down, which is when the clean-up hooks run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -419,6 +420,12 @@ def _check_limit(settings: Settings, limit: ServerLimit) -> Iterable[Finding]:
             f"{limit.name} = {_s(limit.seconds)} s would cut requests: propagation_delay "
             f"{_s(settings.propagation_delay)} + drain {_s(settings.drain)} = {_s(needed)} s; "
             f"raise it to at least {_s(needed)} or leave it unset",
+        )
+    if limit.begins == "at_clean_up" and limit.seconds < settings.cleanup_timeout:
+        yield Finding(
+            "error",
+            f"{limit.name} = {_s(limit.seconds)} s would cut clean-up hooks: cleanup_timeout is "
+            f"{_s(settings.cleanup_timeout)} s; raise the one or lower the other",
         )
     if limit.begins == "after_drain" and limit.seconds > settings.cleanup_timeout:
         yield Finding(

@@ -103,7 +103,7 @@ TRAITS: Final = (
     ServerTraits(
         name="hypercorn",
         tested=("0.18", "0.18"),
-        module="hypercorn.run",
+        module="hypercorn.protocol",
         integration="graceful.integrations.hypercorn",
     ),
     ServerTraits(
