@@ -2,13 +2,14 @@
 
 daphne cancels every app in the moment of SIGTERM, asks no app to start or to shut down, and drops
 the reason of a close. Here that is made good with names that Twisted and daphne document or use
-from one module to the next, and with none that begins with an underscore:
+from one module to the next, and one that begins with an underscore:
 
 - of Twisted's reactor: `run`, `stop`, `running`, `callWhenRunning`, `callLater`, `getDelayedCalls`,
   `getReaders`, `getWriters`, `addSystemEventTrigger`; `doRead` and `stopListening` of a port;
   `persistent` of a `twisted.web.http.HTTPChannel`;
 - of daphne: `Server.application`, `connections`, `application_checker`, `signal_handlers`;
-  `handle_reply` of `WebRequest` and `WebSocketProtocol`; of autobahn's protocol `sendCloseFrame`.
+  `handle_reply` of `WebRequest` and `WebSocketProtocol`, `_response_started` of the former; of
+  autobahn's protocol `sendCloseFrame`.
 
 Tested with daphne 4.2, Twisted 26.10 and autobahn 26.10. Where a name is gone daphne stops in its
 own way, after the drain.
@@ -57,6 +58,9 @@ from graceful.signals import Handler
 __all__ = ["DaphneServer", "detect", "prepare"]
 
 reactor: Any = installed
+
+EMPTY_PASSES: Final = 100
+"""Rounds of accepting in which the queue must have been emptied: without descriptors none does."""
 
 LOOKS: Final = 0.02
 """Seconds between two looks at what only Twisted knows, in a drain."""
@@ -116,13 +120,21 @@ class _Start:
             return
         app = outermost(server.application, GracefulMiddleware)
         if app is not None:
-            self.problem = app.enter(lifespan=False)
+            self._entered(app.enter(lifespan=False))
             if self.problem is None:
                 app.started()
-            else:
-                reactor.stop()
         elif is_wrapped_later(server.application, GracefulMiddleware):
-            self._asking = asyncio.ensure_future(_ask(server.application))
+            self._asking = asyncio.ensure_future(self._ask(server.application))
+
+    def _entered(self, problem: SettingsError | None) -> None:
+        self.problem = problem
+        if problem is not None:
+            reactor.stop()
+
+    async def _ask(self, application: Any) -> None:
+        await _ask(application)
+        app = outermost(application, GracefulMiddleware)
+        self._entered(app.error if app is not None else None)
 
 
 async def _ask(app: Any) -> None:
@@ -174,7 +186,9 @@ class DaphneServer:
         self._replies: list[tuple[type, Any]] = []
         self._hold: Hold | None = None
         self._left = False
-        self.traits = replace(traits_named("daphne"), close_codes="all")
+        self.traits = traits_named("daphne")
+        if hasattr(WebSocketProtocol, "sendCloseFrame"):  # or 4012, without a reason
+            self.traits = replace(self.traits, close_codes="all")
         self.version: str = daphne.__version__
         self.name = f"daphne {self.version}"
         self.development = not server.signal_handlers  # Django's reloader has them
@@ -192,7 +206,8 @@ class DaphneServer:
         self._owner = owner
         reactor.stop = self._drain_and_stop
         reactor.addSystemEventTrigger("before", "shutdown", self._gone)
-        self._replace_reply(WebSocketProtocol, _with_our_close)
+        if self.traits.close_codes == "all":
+            self._replace_reply(WebSocketProtocol, _with_our_close)
         self._replace_reply(WebRequest, _with_an_end)
 
     def detach(self) -> None:
@@ -297,7 +312,9 @@ def _empty(port: Any) -> None:
         return
     poll = select.poll()
     poll.register(port.fileno(), select.POLLIN)
-    while poll.poll(0):
+    for _ in range(EMPTY_PASSES):
+        if not poll.poll(0):
+            break
         port.doRead()
 
 
@@ -311,7 +328,9 @@ def _state(protocol: Any, details: dict[str, Any]) -> str:
     if app is not None and not app.done():
         return ""
     failed = app is not None and not app.cancelled() and app.exception() is not None
-    return "failed" if failed else "abandoned"  # daphne answers for it within a second
+    # daphne answers for one that has failed within a second, unless there is an answer already.
+    started = getattr(protocol, "_response_started", protocol.startedWriting)
+    return "failed" if failed and not started else "abandoned"
 
 
 # -- replies -------------------------------------------------------------------------------------

@@ -208,7 +208,10 @@ class WaitressServer:
         poll = select.poll()
         for listener in self._listeners:
             poll.register(listener.socket.fileno(), select.POLLIN)
-        while waiting := {fd for fd, _ in poll.poll(0)}:
+        for _ in range(self._adjustments.backlog):  # without descriptors it would never be empty
+            waiting = {fd for fd, _ in poll.poll(0)}
+            if not waiting:
+                break
             for listener in self._listeners:
                 if listener.socket.fileno() in waiting:
                     listener.handle_accept()

@@ -8,7 +8,10 @@ from socket import create_connection, socket
 from typing import Any
 
 import daphne
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
 
+import graceful
 from graceful.asgi import GracefulMiddleware
 
 from .contract_app import mark
@@ -21,6 +24,11 @@ async def bare(scope: Any, receive: Any, send: Any) -> None:
         pass
     if scope["path"] == "/fails":
         raise ValueError("as it happens")
+    if scope["path"] == "/fails-late":
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"half\n", "more_body": True})
+        await graceful.wait_draining()
+        raise ValueError("as it happens")
     if scope["path"] == "/stop":
         reactor: Any = import_module("twisted.internet.reactor")
         reactor.stop()
@@ -32,6 +40,7 @@ async def bare(scope: Any, receive: Any, send: Any) -> None:
 
 
 app = GracefulMiddleware(bare, on_lame_duck=lambda: mark("hook lame duck"))
+wrong_later = Starlette(middleware=[Middleware(GracefulMiddleware, grace_period=1)])
 wrong = GracefulMiddleware(bare, propagation_delay=50, grace_period=30)
 
 

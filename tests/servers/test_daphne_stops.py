@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import signal
 import time
 from collections.abc import Generator
@@ -48,11 +49,12 @@ def test_the_lame_duck_needs_no_request(app: str) -> None:
         assert "hook lame duck" in server.log.marks()
 
 
-def test_wrong_settings_stop_the_start() -> None:
+@pytest.mark.parametrize("app", ["wrong", "wrong_later"])
+def test_wrong_settings_stop_the_start(app: str) -> None:
     """With the numbers, in a line, and no traceback."""
-    with launch(DAPHNE, f"{APPS}:wrong", serving=False) as server:
+    with launch(DAPHNE, f"{APPS}:{app}", serving=False) as server:
         assert server.wait() == 1
-        assert "propagation_delay 50 s" in server.log.text
+        assert re.search("graceful: propagation_delay .* s", server.log.text)
         assert "Traceback" not in server.log.text
 
 
@@ -259,6 +261,16 @@ def test_a_request_that_fails_at_the_end_is_answered() -> None:
         server.send_signal(signal.SIGCONT)
         assert client.reply().status == 500
         assert server.wait() == 0
+
+
+def test_a_stream_that_fails_in_the_drain_is_closed() -> None:
+    """Its client sees that the answer is not whole, and nobody waits for more of it."""
+    with launch(DAPHNE, f"{APPS}:app", env=QUICK) as server, connected(server) as client:
+        client.ask("GET", "/fails-late")
+        client.read_until(b"half\n")
+        server.terminate()
+        assert not client.reply().complete
+        assert server.wait(LIMIT / 2) == 0
 
 
 def test_a_websocket_whose_client_says_nothing_more() -> None:
