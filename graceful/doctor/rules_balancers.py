@@ -8,7 +8,7 @@ from typing import Final
 
 from ..core.budget import Settings
 from .assemble import ALB, attribute
-from .inforce import delay_before_drain, keep_alive, server, serves, settings, signs
+from .inforce import delay_before_drain, keep_alive, server, serves, settings
 from .model import Balancer, Check, Fact, Finding, Process, Scene, Workload
 from .rules_rollout import selected
 
@@ -37,7 +37,7 @@ def rules(scene: Scene) -> Iterator[Finding]:
             yield from _idle(balancer, workload, process)
         yield from _front(balancer, scene)
         if balancer.kind == "alb":
-            yield from _propagation(balancer.place, balancer.title, targets)
+            yield from _propagation(balancer.title, targets)
         else:
             yield from _blind(balancer)
             yield from _retries(balancer)
@@ -200,27 +200,29 @@ def _asked(check: Check | None) -> Fact[str] | None:
     return check.path if check is not None and check.http else None
 
 
-def _propagation(place: object, title: str, targets: list[Target]) -> Iterator[Finding]:
+def _propagation(title: str, targets: list[Target]) -> Iterator[Finding]:
     for workload, process in targets:
-        found = settings(process)
-        sleep = delay_before_drain(process)
-        if sleep is None or not (isinstance(found, Settings) or sleep) or not _told(process):
-            continue
-        delay = found.propagation_delay if isinstance(found, Settings) else 0.0
-        if sleep + delay < API_LAG:
+        seconds = _serves_on(process)
+        if seconds is not None and seconds < API_LAG:
             yield Finding(
                 "alb-propagation",
                 process.place,
                 workload.subject(process),
                 f"{title} may send requests for {API_LAG:g} s and more after the pod is deleted, "
-                f"but it serves for {sleep + delay:g} s",
+                f"but it serves for {seconds:g} s",
                 "GRACEFUL_PROPAGATION_DELAY=20, with a grace period to match",
-                {"serves": sleep + delay, "needed": API_LAG},
+                {"serves": seconds, "needed": API_LAG},
             )
 
 
-def _told(process: Process) -> bool:
-    return signs(process) or process.pre_stop is not None
+def _serves_on(process: Process) -> float | None:
+    """Return the seconds that a process serves on when it is to stop; None = nothing says so."""
+    found, sleep = settings(process), delay_before_drain(process)
+    if sleep is None:
+        return None
+    if isinstance(found, Settings):
+        return sleep + found.propagation_delay
+    return sleep or None
 
 
 def _target_groups(scene: Scene) -> Iterator[Finding]:
@@ -238,7 +240,7 @@ def _target_groups(scene: Scene) -> Iterator[Finding]:
         kind = service.notes.get(f"{NLB}type")
         if kind is not None and kind.value in ("external", "nlb-ip", "nlb"):
             both = [(w, p) for w in targets for p in w.processes if serves(p)]
-            yield from _propagation(service.place, f"the NLB of Service {service.name}", both)
+            yield from _propagation(f"the NLB of Service {service.name}", both)
 
 
 def _deregistration(

@@ -11,8 +11,8 @@ from .inforce import (
     delay_before_drain,
     graceful_limit,
     processes,
-    serves,
     server,
+    serves,
     settings,
     signs,
     text_option,
@@ -110,7 +110,7 @@ def _signal(subject: str, process: Process) -> Iterator[Finding]:
 
 def _lame_duck(subject: str, workload: Workload, process: Process) -> Iterator[Finding]:
     named = server(process)
-    sleeps = process.pre_stop is not None and delay_before_drain(process) != 0
+    sleeps = delay_before_drain(process) != 0  # a hook of unknown length may well do
     if workload.platform != "kubernetes" or signs(process) or sleeps or named is None:
         return
     if named.name == "development":

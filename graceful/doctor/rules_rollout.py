@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from ..core.budget import Settings
@@ -169,10 +169,9 @@ def _gone(text: str, replicas: int) -> bool:
     return (number * replicas // 100 if text.endswith("%") else number) >= replicas
 
 
-def selected(selector: dict[str, str] | object, workload: Workload) -> bool:
+def selected(selector: Mapping[str, str], workload: Workload) -> bool:
     """Whether a Service's selector chooses the pods of `workload`."""
-    wanted = dict(selector) if isinstance(selector, dict) else {}  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
-    return bool(wanted) and wanted.items() <= workload.labels.items()
+    return bool(selector) and selector.items() <= workload.labels.items()
 
 
 def _connection_age(scene: Scene) -> Iterator[Finding]:
