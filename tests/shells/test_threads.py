@@ -149,7 +149,8 @@ def greenlet():
         said.append("no loop in greenlets")
 
 assert loop.soon(lambda: loop.spawn(job))
-original("time", "sleep")(0.1)  # blocks the hub
+while len(said) < 2:
+    original("time", "sleep")(0.01)  # blocks the hub
 assert said[:2] == ["elsewhere", "paced"], said
 gevent.spawn(greenlet).join()
 while said.count("paced") < 3:
