@@ -83,10 +83,6 @@ class Node:
             return None
         return value if abs(value) < 1e15 else None
 
-    def flag(self) -> bool:
-        """Whether this says true."""
-        return (self.scalar or "").lower() in ("true", "yes", "on")
-
     def strings(self) -> tuple[str, ...]:
         """Return the scalars of a sequence."""
         return tuple(item.scalar for item in self.sequence if item.scalar is not None)

@@ -47,6 +47,8 @@ class _Section:
     )
     servers: list[tuple[list[str], Place]] = field(default_factory=list["tuple[list[str], Place]"])
 
+    sends_to: set[str] = field(default_factory=set[str])
+
     def value(self, key: str) -> str | None:
         words = self.settings.get(key)
         return words[0][0] if words and words[0] else None
@@ -131,7 +133,9 @@ def _take(section: _Section, words: list[str], place: Place) -> None:
     key = " ".join(words[:2]) if two else words[0]
     if negated:
         section.settings.pop(key, None)
-    elif key == "http-check send" or key not in section.settings or key != "http-check expect":
+    elif key in ("use_backend", "default_backend"):
+        section.sends_to.update(words[1:2])
+    else:
         section.settings[key] = (words[2:] if two else words[1:], place)
 
 
@@ -162,9 +166,7 @@ def _front(section: _Section, fronts: list[_Section]) -> _Section:
     """Return where this backend's clients come in."""
     if section.kind == "listen":
         return section
-    used = [
-        f for f in fronts if section.name in (f.value("default_backend"), f.value("use_backend"))
-    ]
+    used = [front for front in fronts if section.name in front.sends_to]
     return (used or fronts or [section])[0]
 
 
