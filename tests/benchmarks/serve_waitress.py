@@ -1,0 +1,11 @@
+"""The Flask example on waitress.  Run:  python -m tests.benchmarks.serve_waitress 8000"""
+
+from __future__ import annotations
+
+import sys
+
+from examples.flask_app import app
+from graceful.integrations.waitress import serve
+
+if __name__ == "__main__":
+    serve(app, listen=f"127.0.0.1:{sys.argv[1]}", threads=32)
