@@ -7,6 +7,8 @@ find = $(shell for p in $(1) $$(ls -d "$$(pyenv root 2>/dev/null)"/versions/*/bi
 PYTHON ?= $(or $(call find,python3.11),$(call find,python3.12),$(call find,python3.13),python3)
 VENV ?= .venv
 RUN := $(VENV)/bin/python
+# Most of a test's time is waiting for a server; what a class watches together stays together.
+SIDE_BY_SIDE ?= -n 4 --dist loadscope
 NEWER := $(call find,python3.13)
 
 .PHONY: demo test check bench clean
@@ -16,7 +18,7 @@ demo: $(VENV)/.demo
 	  --balancer internal -- $(RUN) -m uvicorn examples.starlette_app:app --port {port} --no-access-log
 
 test: $(VENV)/.dev
-	$(RUN) -m pytest
+	$(RUN) -m pytest $(SIDE_BY_SIDE)
 	@if [ -n "$(NEWER)" ] && $(RUN) -c 'import sys; sys.exit(sys.version_info >= (3, 13))'; \
 	then $(MAKE) --no-print-directory newer; \
 	else echo "python3.13 is not installed: the suite ran on $$($(RUN) -V) only"; fi
@@ -24,7 +26,8 @@ test: $(VENV)/.dev
 # asyncio closes servers differently since 3.12.1, so what stops real processes runs there too.
 .PHONY: newer
 newer: .venv-3.13/.dev
-	.venv-3.13/bin/python -m pytest tests/core tests/shells tests/servers/test_uvicorn.py
+	.venv-3.13/bin/python -m pytest $(SIDE_BY_SIDE) tests/core tests/shells tests/servers/test_uvicorn.py \
+	  tests/servers/test_hypercorn.py
 
 check: $(VENV)/.dev
 	$(VENV)/bin/ruff check .
@@ -39,6 +42,8 @@ bench: $(VENV)/.dev
 	$(RUN) -m tests.benchmarks.wsgi_throughput
 	$(RUN) -m tests.benchmarks.rolling_restarts
 	$(RUN) -m tests.benchmarks.gunicorn_restarts
+	$(RUN) -m tests.benchmarks.server_restarts
+	$(RUN) -m tests.benchmarks.grpc_restarts
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
