@@ -1,15 +1,17 @@
-"""waitress: `serve`, which runs it in waitress's own threads and stops it gracefully.
+"""waitress: runs in its own threads as ever, and stops gracefully.
 
     from graceful.integrations.waitress import serve
     serve(app, listen="0.0.0.0:8080", threads=16)
 
-`waitress-serve` and `waitress.serve` have no handler for SIGTERM: it ends their process at once,
-whatever a middleware would like. The options are those of `waitress.serve`.
+waitress has no handler for SIGTERM: it ends the process at once, whatever a middleware would like.
+So its loop is run here. The options are those of `waitress.serve`. `waitress-serve` does the same
+when the app has a `GracefulMiddleware`, for which `waitress.create_server` is replaced (`prepare`).
 
-Names used that waitress documents: `create_server` and its `map`. Others, in one line each:
-`wasyncore.loop` and `dispatcher.close`, `trigger.pull_trigger`, `handle_accept`, `handle_close`,
-`HTTPChannel.requests`, `request`, `total_outbufs_len`, `ThreadedTaskDispatcher.shutdown`. Tested
-with waitress 3.0; where one of them is gone, the app is served in the plain way.
+Names used that waitress documents: `create_server` and its `map`, `serve`. Others, in one line
+each: `wasyncore.loop` and `dispatcher.close`, `trigger.pull_trigger`, `handle_accept`,
+`handle_close`, `HTTPChannel.requests`, `request`, `total_outbufs_len`,
+`ThreadedTaskDispatcher.shutdown`. Tested with waitress 3.0; where one of them is gone, the app is
+served in the plain way.
 
 How it fits together
 - The main thread runs waitress's loop, and all that touches a connection; the drain is driven in a
@@ -24,6 +26,7 @@ import asyncio
 import select
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -35,17 +38,17 @@ from waitress.task import ThreadedTaskDispatcher
 from waitress.trigger import trigger
 
 from graceful._wrapped import outermost
-from graceful.core.budget import ServerLimit
+from graceful.core.budget import ServerLimit, SettingsError
 from graceful.core.inflight import Hold
 from graceful.core.records import Notice
 from graceful.core.traits import traits_named
-from graceful.lifecycle import Lifecycle, Member, current
-from graceful.servers import ServerOwner
+from graceful.lifecycle import Member, current
+from graceful.servers import ServerOwner, Wrapped
 from graceful.signals import Handler
 from graceful.threads import ThreadLoop
 from graceful.wsgi import App, GracefulMiddleware
 
-__all__ = ["WaitressServer", "detect", "serve"]
+__all__ = ["WaitressServer", "detect", "prepare", "serve"]
 
 NAMES: Final = (
     (wasyncore, "loop"),
@@ -76,36 +79,43 @@ def serve(app: App, **options: Any) -> None:
         SystemExit: the settings are wrong, which is said in a line; or something was cut.
     """
     lifecycle = current()
-    middleware = outermost(app, GracefulMiddleware)
-    if middleware is None:
-        app = middleware = GracefulMiddleware(app)
+    if outermost(app, GracefulMiddleware) is None:
+        app = GracefulMiddleware(app)
         lifecycle.say_once(Notice("serve() was given an app without GracefulMiddleware: wrapped"))
-    missing = [name for owner, name in NAMES if not hasattr(owner, name)]
-    if missing:
-        lifecycle.say_once(
-            Notice(
-                f"the installed waitress has no {', '.join(missing)}: it serves in its own way, "
-                "and SIGTERM ends it at once"
-            )
-        )
+    try:
+        _check_names()
+    except AttributeError as error:
+        lifecycle.say_once(Notice(f"{error}: it serves in its own way; SIGTERM ends it at once"))
         waitress.serve(app, **options)
         return
-    sockets: dict[int, Any] = {}
-    server = WaitressServer(create_server(app, map=sockets, **options), sockets)
-    try:
-        member = server.join(lifecycle, middleware)
-    except ValueError as error:  # the settings
-        wasyncore.close_all(sockets)
-        sys.exit(f"graceful: {error}")
-    try:
-        server.run()
-    finally:
-        lifecycle.clean_up_now(member)
-        lifecycle.leave(member)
-        middleware.leave()
-        server.close()
-    if lifecycle.exit_status:
-        sys.exit(lifecycle.exit_status)
+    server = _graceful_server(app, **options)
+    server.print_listen("Serving on http://{}:{}")
+    server.run()
+
+
+def prepare(app: Wrapped) -> None:
+    """Have `waitress.serve`, and so `waitress-serve`, run wrapped apps as `serve` does.
+
+    Raises:
+        AttributeError: the installed waitress lacks a name.
+    """
+    _check_names()
+    waitress.create_server = _graceful_server  # type: ignore[attr-defined]
+
+
+def _check_names() -> None:
+    missing = [name for owner, name in NAMES if not hasattr(owner, name)]
+    if missing:
+        raise AttributeError(f"the installed waitress has no {', '.join(missing)}")
+
+
+def _graceful_server(application: App, **options: Any) -> Any:
+    """Return what `create_server` does, made graceful if `application` is wrapped."""
+    given: dict[int, Any] | None = options.pop("map", None)
+    sockets = {} if given is None else given
+    server = create_server(application, map=sockets, **options)
+    middleware = outermost(application, GracefulMiddleware)
+    return server if middleware is None else WaitressServer(server, sockets, middleware)
 
 
 def detect(handler: Handler, receive: object = None) -> WaitressServer | None:
@@ -113,7 +123,7 @@ def detect(handler: Handler, receive: object = None) -> WaitressServer | None:
 
     Args:
         handler: not needed.
-        receive: the server itself, as `WaitressServer.join` gives it.
+        receive: the server itself, as its `run` gives it.
     """
     return receive if isinstance(receive, WaitressServer) else None
 
@@ -121,14 +131,16 @@ def detect(handler: Handler, receive: object = None) -> WaitressServer | None:
 class WaitressServer:
     """The servers, one for each address, and connections of one `waitress.create_server`."""
 
-    def __init__(self, server: Any, sockets: dict[int, Any]) -> None:
+    def __init__(
+        self, server: Any, sockets: dict[int, Any], middleware: GracefulMiddleware
+    ) -> None:
         self._server = server
         self._adjustments = server.adj
         self._sockets = sockets
         self._listeners: list[Any] = [s for s in sockets.values() if isinstance(s, BaseWSGIServer)]
-        self._owner: ServerOwner | None = None
+        self._middleware = middleware
         self._lifecycle = current()
-        self._thread = ThreadLoop()  # where the drain is driven
+        self._owner: ServerOwner | None = None
         self._hold: Hold | None = None
         self._stopping = False
         self._leaves_at: float | None = None
@@ -137,21 +149,8 @@ class WaitressServer:
         self.name = f"waitress {self.version}"
         self.managed = self.shares_listener = self.development = self.needs_lifespan = False
 
-    def join(self, lifecycle: Lifecycle, middleware: GracefulMiddleware) -> Member:
-        """Take part in the lifecycle of this process, with the settings of `middleware`.
-
-        Raises:
-            SettingsError: they are wrong.
-        """
-        if middleware.error is not None:
-            raise middleware.error
-        self._lifecycle = lifecycle
-        member = Member("waitress", middleware.settings, self._thread, True, receive=self)
-        lifecycle.join(member)
-        self._server.print_listen("Serving on http://{}:{}")
-        middleware.enter()
-        lifecycle.started()
-        return member
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._server, name)  # for programs that expect waitress's own
 
     def limits(self) -> Sequence[ServerLimit]:
         """None that would cut: `channel_timeout` is for idle connections."""
@@ -175,20 +174,44 @@ class WaitressServer:
     def leave(self) -> None:
         self._soon(self._leave)
 
-    def close(self) -> None:
-        """End the thread of the drain."""
-        self._thread.close()
-
     # -- in the main thread ------------------------------------------------------------------
 
     def run(self) -> None:
+        """Serve with the settings of the middleware, until the process is told to stop.
+
+        Raises:
+            SystemExit: the settings are wrong, or something was cut after a signal.
+        """
+        lifecycle, thread = self._lifecycle, ThreadLoop()
+        member = Member("waitress", self._middleware.settings, thread, True, receive=self)
+        try:
+            if self._middleware.error is not None:
+                raise self._middleware.error
+            lifecycle.join(member)
+        except SettingsError as error:
+            wasyncore.close_all(self._sockets)
+            sys.exit(f"graceful: {error}")
+        try:
+            self._middleware.enter()
+            lifecycle.started()
+            self._run()
+        finally:
+            lifecycle.clean_up_now(member)
+            lifecycle.leave(member)
+            self._middleware.leave()
+            thread.close()
+        if lifecycle.exit_status:
+            sys.exit(lifecycle.exit_status)
+
+    def _run(self) -> None:
         """Run waitress's loop until `leave`."""
-        while self._sockets:
-            wasyncore.loop(
-                self._turn(), self._adjustments.asyncore_use_poll, self._sockets, count=1
-            )
-            if self._stopping:
-                self._look()
+        with suppress(SystemExit, KeyboardInterrupt):  # as waitress does
+            while self._sockets:
+                # `select` fails at its 1024 descriptors; in a stop everybody who waits is let in.
+                polls = self._stopping or self._adjustments.asyncore_use_poll
+                wasyncore.loop(self._turn(), polls, self._sockets, count=1)
+                if self._stopping:
+                    self._look()
         left = self._owner.drain_left() if self._owner is not None else 0.1
         self._server.task_dispatcher.shutdown(timeout=left)
 
@@ -208,13 +231,13 @@ class WaitressServer:
         poll = select.poll()
         for listener in self._listeners:
             poll.register(listener.socket.fileno(), select.POLLIN)
-        for _ in range(self._adjustments.backlog):  # without descriptors it would never be empty
-            waiting = {fd for fd, _ in poll.poll(0)}
-            if not waiting:
-                break
+        for _ in range(self._adjustments.backlog):
+            waiting, connected = {fd for fd, _ in poll.poll(0)}, len(self._sockets)
             for listener in self._listeners:
                 if listener.socket.fileno() in waiting:
                     listener.handle_accept()
+            if len(self._sockets) == connected:
+                break  # nobody waits, or there are no descriptors left
         for listener in self._listeners:
             wasyncore.dispatcher.close(listener)
 

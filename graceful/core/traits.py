@@ -130,6 +130,7 @@ TRAITS: Final = (
         tested=("3.0", "3.0"),
         module="waitress.server",
         integration="graceful.integrations.waitress",
+        prepares=True,
         software="waitress",
         says_close="request",
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import resource
 import signal
 import time
 from collections.abc import Generator
@@ -16,6 +17,8 @@ from .wsgi_contract import APP, WsgiContract, open_ticks, told
 
 APPS = "tests.servers.waitress_apps"
 QUEUED = 20
+MANY = 1020
+"""More than have room below descriptor 1024, less than the backlog."""
 
 LONG_DELAY = settings(propagation_delay=25, grace_period=60, linger=0.2, stream_window=0.2)
 """For stops that must not serve the delay."""
@@ -86,6 +89,23 @@ def test_the_accept_queue_is_emptied() -> None:
         server.terminate()
         server.send_signal(signal.SIGCONT)
         assert [client.reply().status for client in clients] == [200] * QUEUED
+        assert server.wait() == 0
+
+
+@pytest.mark.skipif(
+    resource.getrlimit(resource.RLIMIT_NOFILE)[0] < 4 * MANY,
+    reason="this process and the server may not have so many descriptors",
+)
+def test_the_queue_may_be_longer_than_select_can_see() -> None:
+    """waitress admits a hundred connections; in a stop those that wait get their answer, too."""
+    env = settings(propagation_delay=0, linger=1)
+    with launch(WAITRESS, APP, env=env) as server, contextlib.ExitStack() as exits:
+        server.send_signal(signal.SIGSTOP)
+        clients = [exits.enter_context(connected(server)) for _ in range(MANY)]
+        clients[-1].ask("GET", "/")
+        server.terminate()
+        server.send_signal(signal.SIGCONT)
+        assert clients[-1].reply().status == 200
         assert server.wait() == 0
 
 
@@ -206,7 +226,7 @@ def test_wrong_settings_stop_the_start() -> None:
 
 def test_a_waitress_that_lacks_a_name_serves_in_its_own_way() -> None:
     """A line says what that means."""
-    with launch(WAITRESS, f"{APPS}:lacking", serving=False) as server:
+    with launch(WAITRESS, "tests.servers.waitress_lacking_app:app", serving=False) as server:
         server.log.wait("has no pull_trigger: it serves in its own way")
         server.await_port()
         assert server.get("/").status == 200
@@ -214,11 +234,25 @@ def test_a_waitress_that_lacks_a_name_serves_in_its_own_way() -> None:
         assert server.wait() == -signal.SIGTERM
 
 
-def test_waitress_serve_is_ended_by_sigterm() -> None:
-    """With the middleware alone there is nothing that could hear the signal: the limit."""
-    with launch(WAITRESS_SERVE, APP, serving=False) as server:
+def test_waitress_serve_needs_only_the_middleware() -> None:
+    """Its own command, which knows nothing of graceful and has a log of its own."""
+    env = settings(propagation_delay=0.5, stream_window=0.2)
+    with launch(WAITRESS_SERVE, APP, env=env, serving=False) as server:
         server.await_port()
-        assert server.get("/readyz").status == 200
+        with open_ticks(server) as client:
+            server.terminate()
+            server.log.wait("graceful:lame duck")
+            assert (server.get("/readyz").status, server.get("/").status) == (503, 200)
+            assert told(client.reply())
+        assert server.wait() == 0
+        assert server.log.marks("hook") == ["hook lame duck", "hook drain", "hook cleanup"]
+        assert "graceful:drain report" in server.log.text
+
+
+def test_waitress_serve_alone_is_ended_by_sigterm() -> None:
+    """An app that nobody has wrapped is served as ever: nothing hears the signal."""
+    with launch(WAITRESS_SERVE, f"{APPS}:bare", serving=False) as server:
+        server.await_port()
+        assert server.get("/").status == 200
         server.terminate()
         assert server.wait() == -signal.SIGTERM
-        assert not server.log.events("lame duck", "drain report")

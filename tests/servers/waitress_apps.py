@@ -1,4 +1,4 @@
-"""What a waitress may be given that is not quite right, and a waitress that is not what it was."""
+"""What a waitress may be given."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import os
 import signal
 from collections.abc import Callable, Iterable
 from typing import Any
-
-from waitress.trigger import trigger
 
 from graceful.core.records import Record, Started
 from graceful.wsgi import GracefulMiddleware
@@ -52,10 +50,3 @@ def large_answer(environ: Environ, start_response: Callable[..., Any]) -> Iterab
 
 large = GracefulMiddleware(large_answer)
 hasty = GracefulMiddleware(bare, observers=[impatient])
-
-
-def __getattr__(name: str) -> object:
-    if name == "lacking":  # the app of a process whose waitress has lost a name
-        del trigger.__mro__[1].pull_trigger  # type: ignore[attr-defined]
-        return flask_app
-    raise AttributeError(name)
