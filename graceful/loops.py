@@ -132,7 +132,10 @@ class AsyncioLoop:
         return AsyncioInterrupt()
 
     def tasks(self) -> Iterable[asyncio.Task[Any]]:
-        return asyncio.all_tasks(self._loop)
+        try:
+            return asyncio.all_tasks(self._loop)
+        except RuntimeError:  # a task of somebody else's making, such as granian's in Rust
+            return ()
 
     def is_alive(self) -> bool:
         return self._loop.is_running()

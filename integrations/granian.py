@@ -3,8 +3,8 @@
 Private names used: the functions `_spawn_asgi_lifespan_worker`, `_spawn_asgi_worker` and
 `_spawn_wsgi_worker` of `granian.server.mp` with their variables `shutdown_event`, `shutdown_glue`
 and `sock`; `granian._signals.set_sync_signals`; of a `granian.server.mp.MPServer` the attributes
-`interrupt_signal`, `workers_kill_timeout`, `reload_on_changes`, `workers`, `runtime_mode` and
-`runtime_threads`. Tested with granian 2.8.
+`interrupt_signal`, `workers_kill_timeout`, `reload_on_changes`, `workers`, `runtime_mode`,
+`runtime_threads` and `task_impl`. Tested with granian 2.8.
 
 How it fits together
 - The parent sends each worker a SIGTERM, on which a worker alone sets its `shutdown_event`: its
@@ -36,6 +36,7 @@ from granian import _signals
 from granian.server.mp import MPServer
 
 from graceful.core.budget import ServerLimit, SettingsError
+from graceful.core.records import Notice
 from graceful.core.traits import traits_named
 from graceful.lifecycle import Lifecycle, Member, current
 from graceful.loops import current_loop
@@ -49,6 +50,11 @@ __all__ = ["GranianWorker", "detect", "prepare"]
 
 SPAWNED: Final = ("_spawn_asgi_lifespan_worker", "_spawn_asgi_worker", "_spawn_wsgi_worker")
 """What a worker runs, by its interface: asgi, asginl, wsgi."""
+
+RUST_TASKS: Final = (
+    "granian --task-impl rust: such tasks can't be cancelled, and sync hooks fail in them; what only "
+    "waits, WebSockets too, is held to the drain deadline and cut; leave it at asyncio"
+)
 
 EARLY: Final = 0.2
 """Seconds in which the event loop has told of a signal that came before it was taken over."""
@@ -163,6 +169,8 @@ class GranianWorker:
 
     def attach(self, owner: ServerOwner) -> None:
         self._owner = owner
+        if self._parent is not None and self._parent.task_impl == "rust":
+            current().say_once(Notice(RUST_TASKS))
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:  # WSGI: plain handlers, which are chained
