@@ -449,7 +449,8 @@ def _running() -> Iterable[FrameType]:
     if "greenlet" in sys.modules:
         greenlet = sys.modules["greenlet"].greenlet
         for found in gc.get_objects():
-            if isinstance(found, greenlet) and found.gr_frame is not None:
+            # Not isinstance: that asks a weak proxy, whose object may be gone.
+            if issubclass(type(found), greenlet) and found.gr_frame is not None:
                 yield found.gr_frame
 
 

@@ -328,7 +328,7 @@ class LifecycleCore:
             client=plain(about["client"]),
             age=now - exchange.began,
             phase=self.phase.value,
-            stack=exchange.stack() if stacks else "",
+            stack=_stack(exchange) if stacks else "",
         )
 
     def report(self, now: float, *, by_watchdog: bool = False) -> DrainReport:
@@ -459,3 +459,11 @@ def plain(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _stack(exchange: Exchange) -> str:
+    """Return where `exchange` is. A look into what is running may fail; no report fails for it."""
+    try:
+        return exchange.stack()
+    except Exception as error:
+        return f"(its stack can't be had: {type(error).__name__}: {error})"

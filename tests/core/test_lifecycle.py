@@ -663,6 +663,17 @@ def test_a_budget_that_covers_the_p99_is_not_mentioned() -> None:
 # -- the end -------------------------------------------------------------------------------
 
 
+def test_a_straggler_whose_stack_can_not_be_had_is_named_all_the_same() -> None:
+    """A look into running code meets whatever is there."""
+
+    class Torn(Named):
+        def stack(self) -> str:
+            raise ReferenceError("weakly-referenced object no longer exists")
+
+    straggler = draining().straggler(Torn("http", "/"), 106.0, stacks=True)
+    assert "ReferenceError" in straggler.stack
+
+
 def test_stragglers_are_named_with_age_phase_and_stack() -> None:
     """Exchanges and holds; the stack only where it is asked for."""
     core = draining()
