@@ -52,8 +52,8 @@ SPAWNED: Final = ("_spawn_asgi_lifespan_worker", "_spawn_asgi_worker", "_spawn_w
 """What a worker runs, by its interface: asgi, asginl, wsgi."""
 
 RUST_TASKS: Final = (
-    "granian --task-impl rust: such tasks can't be cancelled, and sync hooks fail in them; what only "
-    "waits, WebSockets too, is held to the drain deadline and cut; leave it at asyncio"
+    "granian --task-impl rust: such tasks can't be cancelled, and sync hooks fail in them; what "
+    "only waits, WebSockets too, is held to the drain deadline and cut; leave it at asyncio"
 )
 
 EARLY: Final = 0.2
