@@ -69,7 +69,10 @@ def await_delivered(pid: int, number: signal.Signals) -> None:
     """Wait until a signal that a process was sent has been caught."""
     give_up, bit = time.monotonic() + LIMIT, 1 << (number - 1)
     while True:
-        status = Path(f"/proc/{pid}/status").read_text()
+        try:
+            status = Path(f"/proc/{pid}/status").read_text()
+        except FileNotFoundError:  # and has done its work
+            return
         pending = [int(mask, 16) for mask in re.findall(r"(?:Sig|Shd)Pnd:\s(\w+)", status)]
         if not any(mask & bit for mask in pending):
             return
