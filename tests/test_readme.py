@@ -12,7 +12,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from graceful.core.budget import SETTINGS, Setting
-from tests.servers.harness import Launcher, launch, settings
+from tests.servers.harness import Launcher, launch, reserved_port, settings
 from tests.servers.launchers import LISTENS
 
 ROOT = Path(__file__).parent.parent
@@ -61,7 +61,10 @@ def python_blocks(marker: str) -> list[str]:
     return [code for language, code in BLOCKS if language == "python" and marker in code]
 
 
-@pytest.mark.parametrize("code", python_blocks("\napp = "))
+ASGI_APPS = [code for code in python_blocks("\napp = ") if "Flask" not in code]
+
+
+@pytest.mark.parametrize("code", ASGI_APPS)
 def test_each_app_works_as_pasted(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """An app of the README comes up, answers its probe, and stops."""
     if "django" in code:
@@ -78,7 +81,7 @@ def test_each_app_works_as_pasted(code: str, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_flask_under_gunicorn_works_as_pasted(tmp_path: Path) -> None:
     """The app and the configuration file, each as it stands there, started and stopped."""
-    (app,), (config,) = python_blocks("Flask(__name__)"), python_blocks("# gunicorn.conf.py")
+    (app,), (config,) = python_blocks("application = Flask"), python_blocks("# gunicorn.conf.py")
     (tmp_path / "app.py").write_text(app)
     (tmp_path / "gunicorn.conf.py").write_text(config)
     command = ("gunicorn", "app:application", "-b", "127.0.0.1:0", "--no-control-socket")
@@ -94,6 +97,62 @@ def test_flask_under_gunicorn_works_as_pasted(tmp_path: Path) -> None:
         assert server.get("/readyz").status == 503
         assert server.wait() == 0
         assert server.log.report()["clean"] == "True"
+
+
+def test_waitress_works_as_pasted(tmp_path: Path) -> None:
+    """On another port."""
+    (code,) = python_blocks("integrations.waitress")
+    with reserved_port() as port:
+        (tmp_path / "shop.py").write_text(code.replace("0.0.0.0:8080", f"127.0.0.1:{port}"))
+        launcher = Launcher(name="waitress", command=("shop",), announces="", directory=tmp_path)
+        with launch(launcher, "", env=settings(propagation_delay=0.3), serving=False) as server:
+            server.log.wait_event("serving")
+            server.port = port
+            server.await_listening()
+            assert server.get("/readyz").status == 200
+            server.terminate()
+            server.log.wait_event("lame duck")
+            assert server.get("/readyz").status == 503
+            assert server.wait() == 0
+
+
+def test_grpc_works_as_pasted(tmp_path: Path) -> None:
+    """On another port: health flips, and the process leaves."""
+    import grpc
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+    (code,) = python_blocks("grpc.aio.server")
+    with reserved_port() as port:
+        here = code.replace("0.0.0.0:50051", f"127.0.0.1:{port}").replace("delay=5", "delay=1")
+        (tmp_path / "shop.py").write_text(f"import asyncio\n{here}\n\nasyncio.run(main())\n")
+        launcher = Launcher(name="grpc", command=("shop",), announces="", directory=tmp_path)
+        with launch(launcher, "", serving=False) as server:
+            server.log.wait_event("serving")
+            with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+                ask = health_pb2_grpc.HealthStub(channel).Check
+                request = health_pb2.HealthCheckRequest()
+                assert ask(request, wait_for_ready=True).status == 1
+                server.terminate()
+                server.log.wait_event("lame duck")
+                assert ask(request).status == 2
+            assert server.wait() == 0
+
+
+def test_graceful_run_works_as_pasted(tmp_path: Path) -> None:
+    """The first line of the README's, with the README's Starlette app."""
+    (line,) = (line for line in README.splitlines() if line.startswith("graceful run uvicorn"))
+    (tmp_path / "app.py").write_text(ASGI_APPS[0])
+    command = ("graceful.cli", *line.split()[1:], "--port", "0")
+    announces = r"Uvicorn running on http://127\.0\.0\.1:(\d+)"
+    launcher = Launcher(
+        name="run", command=command, announces=announces, directory=tmp_path, speakers=1
+    )
+    with launch(launcher, "", env=settings(propagation_delay=0.5)) as server:
+        assert server.get("/readyz").status == 200
+        server.terminate()
+        server.log.wait_event("lame duck")
+        assert server.get("/readyz").status == 503
+        assert server.wait() == 0
 
 
 def test_python_blocks_compile() -> None:
