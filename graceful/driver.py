@@ -63,6 +63,11 @@ class DriverOwner(Protocol):
     @property
     def servers(self) -> list[tuple[Server, Loop]]: ...
 
+    @property
+    def port_goes(self) -> bool:
+        """Whether the siblings and the parent give up a listener that is shared, too."""
+        ...
+
     def leave_servers(self) -> None:
         """Have every server start its own shutdown."""
         ...
@@ -155,7 +160,8 @@ class Driver:
         core, servers = self._core, self._owner.servers
         self._start_hooks("drain", self._deadline)
         round_ = _Drain(self, [server for server, _ in servers])
-        if any(server.shares_listener for server, _ in servers):
+        shared = any(server.shares_listener for server, _ in servers)
+        if shared and not self._owner.port_goes:
             # The socket goes on listening in the parent or a sibling whatever this process does;
             # to stop accepting early would only leave clients hanging in the backlog.
             await round_.until_old_work_is_done()

@@ -236,6 +236,11 @@ class Lifecycle:
         return self._own_hooks + [hook for m in self._members for hook in m.hooks]
 
     @property
+    def port_goes(self) -> bool:
+        """Whether all who hold the listener give it up: who stops accepting last shuts it down."""
+        return self.board is not None and self.board.spawns and self.board.port_goes
+
+    @property
     def servers(self) -> list[tuple[Server, Loop]]:
         """The servers of the apps that are alive, each with its loop; a guest knows of none."""
         alive = [m for m in self._members if m.alive]
@@ -434,9 +439,6 @@ class Lifecycle:
     def climb_with_instance(self, order: Order) -> None:
         """The parent was told to stop: climb to the rung of all, on the timeline of all."""
         cause = Cause(order.cause, signal=True)
-        if self.board is not None and self.board.spawns and self.board.port_goes:
-            for server, _ in self.servers:
-                server.shares_listener = False  # who stops accepting last shuts it down
         self._climb(1, cause, order.at)
         if order.rung > 1:
             self._climb(order.rung, cause)

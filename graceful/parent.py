@@ -80,6 +80,10 @@ class Managing(Protocol):
         """Have the port refuse new clients: no worker accepts them any more."""
         ...
 
+    def heard(self) -> None:
+        """A worker has begun to serve, or has stopped accepting."""
+        ...
+
     def limits(self) -> Sequence[ServerLimit]:
         """Return those of the parent's own timeouts that its workers don't know."""
         ...
@@ -118,7 +122,7 @@ class Parent:
         self._wake = os.pipe()
         os.set_blocking(self._wake[1], False)
         self._trap: SignalTrap | None = None
-        self._watchdog = Watchdog(self._last_report, self._plain_report)
+        self._watchdog = Watchdog(self._last_report, self._plain_report, forks=True)
         self._thread = threading.Thread(target=self._run, name="graceful-parent", daemon=True)
         self._stopping = False
         self._refused = False
@@ -228,6 +232,7 @@ class Parent:
                 os.read(number, 4096)
             elif number == self.board.said_fd:
                 self.board.heard()
+                self._server.heard()
             else:
                 self._forget(workers[number])
 

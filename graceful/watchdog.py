@@ -37,11 +37,20 @@ class Watchdog:
     Args:
         log_report: makes the last report and logs it; may block, may be slow.
         plain_report: makes the last report as text without logging or locks.
+        forks: this process may still fork others, in which faulthandler, once armed, would wait for
+            a thread that they don't have; it does without.
     """
 
-    def __init__(self, log_report: Callable[[], None], plain_report: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        log_report: Callable[[], None],
+        plain_report: Callable[[], str],
+        *,
+        forks: bool = False,
+    ) -> None:
         self._log_report = log_report
         self._plain_report = plain_report
+        self._forks = forks
         self._deadline = float("inf")
         self._changed = threading.Event()
         self._thread: threading.Thread | None = None
@@ -58,6 +67,8 @@ class Watchdog:
             self._thread = threading.Thread(target=self._run, name="graceful-exit", daemon=True)
             self._thread.start()
         self._changed.set()
+        if self._forks:
+            return
         after = min(BACKSTOP_AFTER, margin * BACKSTOP_AFTER)
         patience = max(0.05, self._deadline - time.monotonic() + after)
         faulthandler.dump_traceback_later(patience, exit=True, file=self._stderr)

@@ -97,6 +97,9 @@ class GracefulServer(MPServer):
     def refuse(self) -> None:
         """What the parent holds of the port it has let go of before."""
 
+    def heard(self) -> None:
+        """granian waits a while for the new one, whether it serves or not."""
+
     def limits(self) -> Sequence[ServerLimit]:
         """A forked worker can read what its parent was given, and says what is wrong."""
         if "fork" in {worker._spawn_method for worker in self.wrks}:

@@ -118,6 +118,9 @@ class GracefulMultiprocess(Multiprocess):
         for listener in self.sockets:
             shut_down(listener.fileno())
 
+    def heard(self) -> None:
+        """uvicorn has its own way to ask who serves."""
+
     def limits(self) -> Sequence[ServerLimit]:
         """A worker has uvicorn's configuration, too, and says what is wrong."""
         return ()
