@@ -70,6 +70,10 @@ WAITS = {
         "second",
         "sleep": "a greenlet that has nothing left to do gets a moment to be over",
     },
+    "graceful.integrations.hypercorn_parent": {
+        "wait": "hypercorn's parent waits for its workers, and this takes the place of its call",
+        "join": "of a worker that has ended",
+    },
     "graceful.lifecycle": {
         "wait": "`wait_draining` is how user code waits for the drain; a worker without a loop of "
         "its own waits for its clean-up hooks, which have their limit"
@@ -80,6 +84,9 @@ WAITS = {
     },
     "graceful.integrations.waitress": {
         "wait": "the drain waits until the main thread has closed the listeners"
+    },
+    "graceful.parent": {
+        "join": "its thread gets a moment to say what it is saying when the server has stopped"
     },
     "graceful.probe_server": {
         "get": "a probe's thread waits for checks that run on the loop, with their time limit",

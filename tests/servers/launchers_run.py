@@ -10,7 +10,7 @@ import pytest
 from .harness import Launcher
 from .launchers import UVICORN
 
-__all__ = ["ON_ALL", "RUN_GRANIAN", "RUN_UVICORN", "launched", "on"]
+__all__ = ["ON_ALL", "RUN_GRANIAN", "RUN_HYPERCORN", "RUN_UVICORN", "launched", "on"]
 
 _PORT = r"Uvicorn running on http://127\.0\.0\.1:(\d+)"
 
@@ -34,6 +34,12 @@ RUN_UVICORN = launched(
     noise=UVICORN.noise,
 )
 
+RUN_HYPERCORN = launched(
+    "hypercorn",
+    *("{app}", "-b", "127.0.0.1:0", "-w", "2"),
+    announces=r"Running on http://127\.0\.0\.1:(\d+)",
+)
+
 _GRANIAN = launched(
     "granian",
     *("{app}", "--interface", "asgi", "--workers", "2", "--respawn-interval", "0.2"),
@@ -49,4 +55,4 @@ def on(*launchers: Launcher) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("launcher", launchers, ids=lambda launcher: launcher.name)
 
 
-ON_ALL = on(RUN_UVICORN, RUN_GRANIAN)
+ON_ALL = on(RUN_UVICORN, RUN_HYPERCORN, RUN_GRANIAN)

@@ -15,7 +15,7 @@ from websockets.sync.client import ClientConnection
 
 from .contract import APP, open_websocket, refused
 from .harness import LIMIT, Client, Launcher, ServerProcess, launch, settings
-from .launchers_run import ON_ALL, RUN_UVICORN
+from .launchers_run import ON_ALL, RUN_GRANIAN, RUN_UVICORN, on
 
 DELAY = 25.0
 """Seconds of propagation delay that no test waits for: all is over before."""
@@ -226,7 +226,7 @@ def test_nobody_waits_for_a_worker_that_will_not_come() -> None:
         assert server.wait() == 70
 
 
-@ON_ALL
+@on(RUN_UVICORN, RUN_GRANIAN)
 def test_a_signal_before_anybody_serves(launcher: Launcher) -> None:
     """There is nobody to drain: the process is gone."""
     with launch(launcher, APP, env=LONG, serving=False) as server:
