@@ -36,6 +36,8 @@ NEEDED: Final = (
     *("_spawn_worker", "_respawn_workers", "_reload"),
 )
 
+command: Any = cli
+
 SLOT: Final = "graceful_slot"
 """Attribute of a worker's object in the parent: its number on the board."""
 
@@ -48,14 +50,14 @@ def install() -> None:
     """
     for name in NEEDED:
         getattr(MPServer, name)
-    if vars(cli)["Server"] is not MPServer:
+    if command.Server is not MPServer:
         raise AttributeError("granian.cli.Server starts no processes")
-    vars(cli)["Server"] = GracefulServer
+    command.Server = GracefulServer
 
 
 def main() -> None:
     """Run granian's own command line on `sys.argv`."""
-    cli.entrypoint()
+    command.entrypoint()
 
 
 class GracefulServer(MPServer):
@@ -68,22 +70,27 @@ class GracefulServer(MPServer):
         self._parent = None if self.reload_on_changes else Parent(self)
         self._cause = ""
 
+    @property
+    def _granian(self) -> Any:
+        """What granian's own parent does."""
+        return super()
+
     def startup(self, spawn_target: Any, target_loader: Any) -> None:
         if self._parent is not None:
             self._parent.start(signals=False)
-        super().startup(spawn_target, target_loader)
+        self._granian.startup(spawn_target, target_loader)
 
     def shutdown(self, exit_code: int = 0) -> None:
         parent = self._parent
         if parent is None:
-            super().shutdown(exit_code)
+            self._granian.shutdown(exit_code)
             return
         if parent.told:
             self.interrupt_children.clear()  # who has left meanwhile was told to
         else:
             parent.fails()
         try:
-            super().shutdown(exit_code)
+            self._granian.shutdown(exit_code)
         finally:
             status = parent.end()
         if status:
@@ -92,7 +99,7 @@ class GracefulServer(MPServer):
     def stop(self) -> None:
         for worker in self.wrks:
             worker.interrupt_by_parent = True
-        super().signal_handler_interrupt()
+        self._granian.signal_handler_interrupt()
 
     def refuse(self) -> None:
         """What the parent holds of the port it has let go of before."""
@@ -109,19 +116,21 @@ class GracefulServer(MPServer):
 
     def signal_handler_interrupt(self, *arguments: Any, **keywords: Any) -> None:
         if self._parent is None or os.getpid() != self.pid:  # of a worker that imports its app yet
-            super().signal_handler_interrupt(*arguments, **keywords)
+            self._granian.signal_handler_interrupt(*arguments, **keywords)
         else:
             self._parent.signalled(arguments[0])
 
     # -- workers ---------------------------------------------------------------------------------
 
-    def _spawn_worker(self, idx: int, target: Any, callback_loader: Any) -> Any:
+    def _spawn_worker(  # type: ignore[override]
+        self, idx: int, target: Any, callback_loader: Any
+    ) -> Any:
         parent = self._parent
         if parent is None:
-            return super()._spawn_worker(idx, target, callback_loader)
+            return self._granian._spawn_worker(idx, target, callback_loader)
         slot = parent.begins()
         told = partial(_run_worker, parent.board, slot, target)
-        worker: Any = super()._spawn_worker(idx, told, callback_loader)
+        worker: Any = self._granian._spawn_worker(idx, told, callback_loader)
         start = worker.start
 
         def start_and_watch() -> None:
@@ -135,7 +144,7 @@ class GracefulServer(MPServer):
     def _reload(self, spawn_target: Any, target_loader: Any) -> Any:
         self._cause = "SIGHUP"
         try:
-            return super()._reload(spawn_target, target_loader)
+            return self._granian._reload(spawn_target, target_loader)
         finally:
             self._cause = ""
 
@@ -143,14 +152,14 @@ class GracefulServer(MPServer):
         self, workers: Any, spawn_target: Any, target_loader: Any, delay: float = 0
     ) -> None:
         parent = self._parent
-        current: Sequence[Any] = self.wrks
+        current: Any = self.wrks
         for idx in workers:
             old = current[idx]
             if parent is not None:
                 if parent.starts_no_more or (parent.told and old.is_alive()):
                     return
                 parent.replaces(getattr(old, SLOT), self._cause or "replaced")
-            super()._respawn_workers([idx], spawn_target, target_loader, delay)
+            self._granian._respawn_workers([idx], spawn_target, target_loader, delay)
 
 
 def _run_worker(board: Board, slot: int, target: Callable[..., None], *arguments: Any) -> None:
