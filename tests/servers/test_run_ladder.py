@@ -230,7 +230,7 @@ def test_nobody_waits_for_a_worker_that_will_not_come() -> None:
 def test_a_signal_before_anybody_serves(launcher: Launcher) -> None:
     """Nobody was sent here: the delay is not waited for."""
     with launch(launcher, APP, env=LONG, serving=False) as server:
-        server.await_port()
+        server.log.wait("Started parent process|Spawning worker")
         server.terminate()
         assert server.wait(DELAY / 2) == 0
 
