@@ -185,6 +185,7 @@ def test_a_worker_killed_in_the_drain_takes_nobody_along(launcher: Launcher) -> 
         server.log.wait_mark("let go")
         assert server.wait() == 70
         assert f"{victim}: killed with up to 1 in flight" in server.log.text
+        assert server.log.index("let go") < server.log.index("drain report")
         assert server.log.marks("shutdown") == ["shutdown"]
         assert server.log.marks("startup") == ["startup"] * 2
 
@@ -209,6 +210,7 @@ def test_a_worker_that_hangs_is_killed_in_time_and_named(launcher: Launcher) -> 
         server.log.wait_mark("shutdown")
         assert server.wait(6) == 70
         assert f"worker {stopped}: SIGKILL" in server.log.text
+        assert zombie(stopped)
         assert server.log.report()["clean"] == "False"
         assert float(server.log.report()["seconds"]) < 6
 
