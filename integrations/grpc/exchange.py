@@ -116,7 +116,7 @@ class GrpcExchange(Exchange):
 def with_pushback(context: Any, delay_ms: int) -> Metadata:
     """Return the trailing metadata that `context` has, and the delay."""
     trailing = getattr(context, "trailing_metadata", tuple)  # sync handlers on aio have none
-    own = (trailing() or ()) if callable(trailing) else ()
+    own: Any = (trailing() or ()) if callable(trailing) else ()
     kept = tuple((key, value) for key, value in own if key != PUSHBACK)
     return (*kept, (PUSHBACK, str(delay_ms)))
 

@@ -88,7 +88,7 @@ class Health:
         if status != self._status:
             self._status = status
             for service in self._services:
-                await call(lambda name=service: self._servicer.set(name, status))
+                await call(self._servicer.set, service, status)
 
     async def _keep_asking(self) -> None:
         core = self._lifecycle.core

@@ -1,25 +1,29 @@
 """The gRPC server that the contract stops. Run: python -m tests.servers.grpc_contract_app KIND
 
-KIND is `aio` or `threads`; both serve the same methods, whose messages are bytes. Settings come
-from the environment.
+KIND is `aio`, `threads`, `mixed` (handlers that block on `grpc.aio`) or `lacking` (threads, without
+grpcio's private names); all serve the same methods, whose messages are bytes. Settings come from
+the environment.
 """
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import queue
 import sys
 import threading
 import time
+import types
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from importlib import import_module
+from typing import Any, cast
 
 import grpc
 import grpc.aio
 from grpc_health.v1 import health as grpc_health
-from grpc_health.v1 import health_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import graceful
 from graceful.integrations import grpc as graceful_grpc
@@ -29,7 +33,7 @@ SERVICE = "/test.Contract/"
 
 def mark(text: str) -> None:
     """Tell the test something."""
-    print(f"@ {os.getpid()} {text}", file=sys.stderr, flush=True)
+    os.write(2, f"@ {os.getpid()} {text}\n".encode())  # in one piece: threads write, too
 
 
 def last_words(exchange: Any) -> bytes | None:
@@ -48,7 +52,8 @@ class Aio:
     @staticmethod
     async def Echo(request: bytes, context: Any) -> bytes:
         exchange = graceful.current_exchange()
-        assert exchange is not None and not exchange.is_stream
+        assert exchange is not None
+        assert not exchange.is_stream
         return request + (b" draining" if graceful.draining() else b"")
 
     @staticmethod
@@ -122,7 +127,7 @@ class Aio:
 jobs: set[asyncio.Future[None]] = set()
 
 
-# -- handlers that block a thread --------------------------------------------------------------------
+# -- handlers that block a thread ------------------------------------------------------------------
 
 
 class Threads:
@@ -131,7 +136,8 @@ class Threads:
     @staticmethod
     def Echo(request: bytes, context: Any) -> bytes:
         exchange = graceful.current_exchange()
-        assert exchange is not None and not exchange.is_stream
+        assert exchange is not None
+        assert not exchange.is_stream
         return request + (b" draining" if graceful.draining() else b"")
 
     @staticmethod
@@ -202,31 +208,43 @@ class Threads:
         return b""
 
 
+UNARY: Any = grpc.unary_unary_rpc_method_handler
+STREAM: Any = grpc.unary_stream_rpc_method_handler
+
 MAKERS: dict[str, Callable[[Any], Any]] = {
-    **dict.fromkeys(("Echo", "Slow", "Stuck", "Hold"), grpc.unary_unary_rpc_method_handler),
-    **dict.fromkeys(("Ticks", "Silent", "Polite", "Finish"), grpc.unary_stream_rpc_method_handler),
+    **dict.fromkeys(("Echo", "Slow", "Stuck", "Hold"), UNARY),
+    **dict.fromkeys(("Ticks", "Silent", "Polite", "Finish"), STREAM),
     "Chat": grpc.stream_stream_rpc_method_handler,
     "Upload": grpc.stream_unary_rpc_method_handler,
 }
 
 
-def handlers(methods: Any) -> grpc.GenericRpcHandler:
+def handlers(methods: Any) -> Any:
     """Return the handlers of all methods."""
     made = {name: make(getattr(methods, name)) for name, make in MAKERS.items()}
     return grpc.method_handlers_generic_handler(SERVICE.strip("/"), made)
 
 
-HOOKS: Any = {
-    "on_lame_duck": lambda: mark("hook lame duck"),
-    "on_drain": lambda: mark("hook drain"),
-    "on_cleanup": lambda: mark("hook cleanup"),
-}
+def hooks(health: Any) -> Any:
+    """Return hooks that mark when they run; the first also what health says then."""
+
+    async def lame_duck() -> None:
+        reply = health.Check(health_pb2.HealthCheckRequest(), None)
+        reply = await reply if inspect.isawaitable(reply) else reply
+        serving = reply.status == health_pb2.HealthCheckResponse.SERVING
+        mark(f"hook lame duck, {'healthy' if serving else 'unhealthy'}")
+
+    return {
+        "on_lame_duck": lame_duck,
+        "on_drain": lambda: mark("hook drain"),
+        "on_cleanup": lambda: mark("hook cleanup"),
+    }
 
 
 def tell_port(server: Any) -> None:
     """Open a port and tell it."""
     port = server.add_insecure_port(f"127.0.0.1:{os.environ.get('PORT', '0')}")
-    print(f"grpc port {port}", file=sys.stderr, flush=True)
+    sys.stderr.write(f"grpc port {port}\n")
 
 
 async def serve_aio(methods: Any = Aio) -> None:
@@ -235,10 +253,10 @@ async def serve_aio(methods: Any = Aio) -> None:
         ThreadPoolExecutor(16), interceptors=[graceful_grpc.interceptor(last_words)]
     )
     server.add_generic_rpc_handlers((handlers(methods),))
-    health = grpc_health.aio.HealthServicer()
+    health: Any = cast(Any, grpc_health).aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     tell_port(server)
-    await graceful_grpc.serve(server, health=health, **HOOKS)
+    await graceful_grpc.serve(server, health=health, **hooks(health))
     mark("served")
 
 
@@ -250,13 +268,18 @@ def serve_threads() -> None:
     health = grpc_health.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     tell_port(server)
-    graceful_grpc.serve_threaded(server, health=health, **HOOKS)
+    graceful_grpc.serve_threaded(server, health=health, **hooks(health))
     mark("served")
 
 
 def serve(kind: str) -> None:
     """Serve in one of the ways."""
-    if kind == "threads":
+    if kind == "lacking":  # a grpcio in which nobody finds what is private
+        real = import_module("grpc._server")
+        lacking = types.ModuleType("grpc._server")
+        vars(lacking)["create_server"] = vars(real)["create_server"]  # which is how one is made
+        sys.modules["grpc._server"] = lacking
+    if kind in ("threads", "lacking"):
         serve_threads()
     else:
         asyncio.run(serve_aio(Threads if kind == "mixed" else Aio))

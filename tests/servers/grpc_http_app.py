@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from typing import Any, cast
 
 import grpc.aio
 import uvicorn
@@ -24,22 +25,22 @@ from starlette.routing import Route
 from graceful.integrations import grpc as graceful_grpc
 from graceful.integrations.starlette import GracefulMiddleware
 
-from .grpc_contract_app import HOOKS, Aio, handlers, mark, tell_port
+from .grpc_contract_app import Aio, handlers, hooks, mark, tell_port
 
 
 async def serve_grpc() -> None:
     """Serve gRPC with the settings of the HTTP app, or the environment."""
     server = grpc.aio.server(interceptors=[graceful_grpc.interceptor()])
     server.add_generic_rpc_handlers((handlers(Aio),))
-    health = grpc_health.aio.HealthServicer()
+    health: Any = cast(Any, grpc_health).aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     tell_port(server)
-    await graceful_grpc.serve(server, health=health, **HOOKS)
+    await graceful_grpc.serve(server, health=health, **hooks(health))
     mark("grpc served")
 
 
 @contextlib.asynccontextmanager
-async def lifespan(app: Starlette) -> AsyncIterator[None]:
+async def lifespan(app: Starlette) -> AsyncGenerator[None]:
     """Serve gRPC as long as the app runs."""
     task = asyncio.create_task(serve_grpc())
     yield
