@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from socket import SHUT_RDWR, socket
 from typing import Any, Final
 
-import anyio
+import anyio.lowlevel
 
 __all__ = ["close_when_empty", "shut_down", "until_empty"]
 
@@ -48,7 +48,7 @@ async def until_empty(listeners: Iterable[int]) -> None:
     for number in listeners:
         poll.register(number, select.POLLIN)
     for _ in range(EMPTY_PASSES):
-        await anyio.sleep(0)
+        await anyio.lowlevel.checkpoint()
         if not poll.poll(0):
             return
 

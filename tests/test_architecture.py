@@ -70,6 +70,11 @@ WAITS = {
         "second",
         "sleep": "a greenlet that has nothing left to do gets a moment to be over",
     },
+    "graceful.integrations.hypercorn": {
+        "sleep": "a worker asks its parent's event, in a thread: to wait for it would hang the "
+        "parent when this process is killed meanwhile",
+        "wait": "hypercorn's own shutdown waits until the drain is over",
+    },
     "graceful.integrations.hypercorn_parent": {
         "wait": "hypercorn's parent waits for its workers, and this takes the place of its call",
         "join": "of a worker that has ended",

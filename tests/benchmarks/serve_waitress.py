@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 
-from examples.flask_app import app
 from graceful.integrations.waitress import serve
 
 if __name__ == "__main__":
+    app = import_module("examples.flask_app").app
     serve(app, listen=f"127.0.0.1:{sys.argv[1]}", threads=32)
