@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
+import grpc.aio
 from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1.health import aio as health  # type: ignore[attr-defined]  # pyright: ignore
 
@@ -52,7 +53,7 @@ def encode(message: Any) -> bytes:
     return json.dumps(message).encode()
 
 
-ORDERS = grpc.method_handlers_generic_handler(
+ORDERS: Any = grpc.method_handlers_generic_handler(  # pyright: ignore[reportUnknownVariableType]
     "shop.Orders",
     {
         "Get": grpc.unary_unary_rpc_method_handler(get_order, json.loads, encode),
@@ -66,7 +67,7 @@ async def main(port: int) -> None:
     interceptors = [graceful_grpc.interceptor(farewell)]
     server = grpc.aio.server(interceptors=interceptors, options=OPTIONS)
     server.add_generic_rpc_handlers((ORDERS,))
-    servicer = health.HealthServicer()
+    servicer: Any = health.HealthServicer()  # pyright: ignore[reportUnknownVariableType]
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     server.add_insecure_port(f"127.0.0.1:{port}")
     await graceful_grpc.serve(server, health=servicer, services=("", "shop.Orders"))

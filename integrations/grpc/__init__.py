@@ -24,7 +24,7 @@ A process that serves HTTP as well has one lifecycle, so both stop together.
 from __future__ import annotations
 
 try:
-    import grpc  # noqa: F401 - grpcio, as imports are absolute
+    import grpc  # noqa: F401  # pyright: ignore[reportUnusedImport]  # grpcio: imports are absolute
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         f"{error}: pip install 'graceful-drain[grpc]'", name=error.name

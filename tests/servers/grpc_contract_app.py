@@ -208,21 +208,22 @@ class Threads:
         return b""
 
 
-UNARY: Any = grpc.unary_unary_rpc_method_handler
-STREAM: Any = grpc.unary_stream_rpc_method_handler
+ANY: Any = grpc  # the stubs know no handlers without serializers
+UNARY: Any = ANY.unary_unary_rpc_method_handler
+STREAM: Any = ANY.unary_stream_rpc_method_handler
 
 MAKERS: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(("Echo", "Slow", "Stuck", "Hold"), UNARY),
     **dict.fromkeys(("Ticks", "Silent", "Polite", "Finish"), STREAM),
-    "Chat": grpc.stream_stream_rpc_method_handler,
-    "Upload": grpc.stream_unary_rpc_method_handler,
+    "Chat": ANY.stream_stream_rpc_method_handler,
+    "Upload": ANY.stream_unary_rpc_method_handler,
 }
 
 
 def handlers(methods: Any) -> Any:
     """Return the handlers of all methods."""
     made = {name: make(getattr(methods, name)) for name, make in MAKERS.items()}
-    return grpc.method_handlers_generic_handler(SERVICE.strip("/"), made)
+    return ANY.method_handlers_generic_handler(SERVICE.strip("/"), made)
 
 
 def hooks(health: Any) -> Any:
