@@ -28,6 +28,7 @@ import math
 import os
 import signal
 import sys
+import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial, wraps
 from importlib.metadata import version
@@ -44,6 +45,7 @@ from graceful.listeners import close_when_empty, shut_down, until_empty
 from graceful.loops import await_chain, current_loop
 from graceful.servers import ServerOwner
 from graceful.signals import HANDLED, Handler, in_main_thread
+from graceful.threads import start_daemon
 
 from .hypercorn_http2 import go_away_last, go_away_when_draining
 
@@ -64,6 +66,10 @@ KEY: Final = "graceful"
 
 EARLY: Final = 0.25
 """Seconds after which a signal that hypercorn has heard and we haven't came before our start."""
+
+ASKED_EVERY: Final = 0.1
+"""Seconds after which a worker asks again whether its parent stops; hypercorn's own are the same.
+"""
 
 
 # -- finding it ----------------------------------------------------------------------------------
@@ -202,13 +208,26 @@ class HypercornServer:
 
         vars(self._lifespan).update({KEY: self, "wait_for_shutdown": wait_for_shutdown})
         self._loop.spawn(partial(go_away_when_draining, current(), self._connections))
+        if self._obeys_parent:
+            self._loop.soon(partial(start_daemon, self._listen_to_parent, "graceful-parent"))
 
     @property
     def _own_exit_status(self) -> bool:
         """A parent takes a worker that doesn't end with 0 for a reason to stop all others."""
         return not self._obeys_parent
 
+    def _listen_to_parent(self) -> None:
+        """Hear the parent although the loop is blocked. Its event can only be asked.
+
+        To wait for it would hang the parent when this process is killed meanwhile.
+        """
+        (event, _) = self._frame.f_locals["shutdown_trigger"].args
+        while self._owner is not None and not event.is_set():
+            time.sleep(ASKED_EVERY)
+        self._repeat_signal()
+
     def detach(self) -> None:
+        self._owner = None
         vars(self._lifespan).pop(KEY, None)
         self._config.graceful_timeout = self._timeout
 
@@ -243,11 +262,11 @@ class HypercornServer:
     def _repeat_signal(self) -> None:
         """Tell the lifecycle what hypercorn has been told by other means."""
         if not self._was_told():
-            signal.raise_signal(signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)  # interrupts the main thread, whoever calls
 
     def _was_told(self) -> bool:
-        assert self._owner is not None
-        return not math.isinf(self._owner.drain_left())
+        """Whether a stop is under way; when nobody is attached, there is nobody to tell."""
+        return self._owner is None or not math.isinf(self._owner.drain_left())
 
     def _stop(self, cause: str, *, retires: bool) -> None:
         async def stop() -> None:

@@ -15,9 +15,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
-from hyperframe.frame import GoAwayFrame
 from hypercorn.events import RawData, Updated
 from hypercorn.protocol.h2 import H2Protocol
+from hyperframe.frame import GoAwayFrame
 
 from graceful.lifecycle import Lifecycle
 from graceful.loops import await_chain

@@ -6,7 +6,6 @@ graceful's own lines is the order in which things happened.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import gzip
 import json
@@ -15,6 +14,8 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
+import anyio
+import anyio.lowlevel
 from sse_starlette.sse import EventSourceResponse
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
@@ -26,6 +27,7 @@ from starlette.websockets import WebSocket
 import graceful
 from graceful._asgi_exchange import AsgiExchange
 from graceful.integrations.starlette import GracefulMiddleware, exchange_of
+from graceful.loops import current_loop
 
 SSE = "text/event-stream"
 
@@ -39,7 +41,7 @@ def mark(text: str) -> None:
 
 async def for_ever() -> None:
     """Wait for nothing."""
-    await asyncio.Event().wait()
+    await anyio.sleep_forever()
 
 
 # -- ordinary requests ---------------------------------------------------------------------------
@@ -70,13 +72,13 @@ async def state(request: Request) -> Response:
 async def slow(request: Request) -> Response:
     """A request that begins to answer only when the drain has begun, with work after it."""
     await graceful.wait_draining()
-    await asyncio.sleep(0.1)
+    await anyio.sleep(0.1)
     return PlainTextResponse("slow but whole\n", background=BackgroundTask(after_slow))
 
 
 async def after_slow() -> None:
     """Background work of a request."""
-    await asyncio.sleep(0.1)
+    await anyio.sleep(0.1)
     mark("background task done")
 
 
@@ -94,7 +96,7 @@ async def trickle(request: Request) -> Response:
     async def parts() -> AsyncIterator[bytes]:
         yield b"first\n"
         await graceful.wait_draining()
-        await asyncio.sleep(0.2)
+        await anyio.sleep(0.2)
         yield b"last\n"
 
     return StreamingResponse(parts(), media_type="text/plain")
@@ -130,10 +132,10 @@ async def background(request: Request) -> Response:
             if name == "stuck":
                 await for_ever()
             await graceful.wait_draining()
-            await asyncio.sleep(1)  # longer than a server takes to stop that waits for nothing
+            await anyio.sleep(1)  # longer than a server takes to stop that waits for nothing
             mark(f"{name} done")
 
-    request.app.state.work = asyncio.create_task(work())
+    current_loop().spawn(work)
     return PlainTextResponse("started\n")
 
 
@@ -147,7 +149,7 @@ async def ticks(request: Request) -> Response:
         try:
             for n in range(10**6):
                 yield f"id: {n}\ndata: {n}\n\n"
-                await asyncio.sleep(0.05)
+                await anyio.sleep(0.05)
         finally:
             mark("ticks ended")
 
@@ -174,7 +176,7 @@ async def half(request: Request) -> Response:
         try:
             yield "data: one\n"
             await graceful.wait_draining()
-            await asyncio.sleep(0.3)
+            await anyio.sleep(0.3)
             yield "data: two\n\n"
             await for_ever()
         finally:
@@ -217,7 +219,7 @@ async def tokens(request: Request) -> Response:
         yield "data: 0\n\n"
         await graceful.wait_draining()
         for n in range(1, 5):
-            await asyncio.sleep(0.05)
+            await anyio.sleep(0.05)
             yield f"data: {n}\n\n"
         mark("tokens done")
 
@@ -237,7 +239,7 @@ async def watch(request: Request) -> Response:
         try:
             yield '{"n": 1}\n{"n":'
             await graceful.wait_draining()
-            await asyncio.sleep(0.3)
+            await anyio.sleep(0.3)
             yield " 2}\n"
             await for_ever()
         finally:
@@ -291,7 +293,7 @@ async def push(websocket: WebSocket) -> None:
     with contextlib.suppress(Exception):
         while True:
             await websocket.send_text("news")
-            await asyncio.sleep(0.05)
+            await anyio.sleep(0.05)
 
 
 def say_farewell(exchange: AsgiExchange) -> object:
@@ -311,7 +313,7 @@ def say_farewell(exchange: AsgiExchange) -> object:
 
 async def say_later() -> str:
     """An async farewell."""
-    await asyncio.sleep(0)
+    await anyio.lowlevel.checkpoint()
     return "later"
 
 
@@ -331,7 +333,7 @@ FAREWELLS: dict[str, Any] = {"": say_farewell, "hangs": hang, "fixed": "so long"
 async def lifespan(app: Starlette) -> AsyncGenerator[None]:
     """Takes a while to start when asked to."""
     mark("startup")
-    await asyncio.sleep(float(os.environ.get("STARTUP_SECONDS", "0")))
+    await anyio.sleep(float(os.environ.get("STARTUP_SECONDS", "0")))
     yield
     mark("shutdown")
 

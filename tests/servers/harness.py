@@ -63,6 +63,9 @@ class Launcher:
     """The head of a response is sent before its first byte of body."""
     denies_with: int = 503
     """The status by which a WebSocket is refused; 403 where the server has no denial response."""
+    asyncio: bool = True
+    """Tasks can be looked at, and a generator whose last part can't be sent is closed at once. On
+    trio a stack ends at the loop, and such a generator is left to the collector."""
     lifespan: bool = True
     """It asks apps to start and to shut down."""
     reports_holds: bool = True
