@@ -14,6 +14,7 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextvars import Token
 from dataclasses import dataclass
 from types import FrameType, TracebackType
 from typing import Any, Final
@@ -50,8 +51,10 @@ ANYWHERE: Final = b""
 MANY_TYPES: Final = 64
 """Types to remember; an app that makes a new one for each response must not fill the memory."""
 
+END: Final = object()
 NO_PARTS: Final[Iterator[bytes]] = iter(())
 enter_context, get_exchange = exchange_var.set, exchange_var.get
+leave_context = exchange_var.reset
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +84,10 @@ class WsgiExchange(Exchange):
         "_body",
         "_first",
         "_headers",
-        "_outer",
         "_parts",
         "_plain",
         "_start",
+        "_token",
         "_write",
         "environ",
         "shell",
@@ -101,8 +104,8 @@ class WsgiExchange(Exchange):
     """What the app has returned."""
     _parts: Iterator[bytes]
     """Iterates over the body; `NO_PARTS` = a list, which needs nobody."""
-    _outer: Exchange | None
-    """The one whose handler has called the app; for requests within requests."""
+    _token: Token[Exchange | None]
+    """What was current before: the exchange whose handler has called the app, or none."""
     _first: bytes | None
     """The first part, until somebody has looked at it; None = nothing has been sent."""
     _plain: bool
@@ -282,10 +285,13 @@ class WsgiExchange(Exchange):
                     close()
         finally:
             # What follows is `Tracker.end`, in line.
-            if self in (live := shell.live):
-                del live[self]
+            if shell.live.pop(self, END) is not END:
                 if self._plain or get_exchange() is self:
-                    enter_context(self._outer)
+                    try:
+                        leave_context(self._token)
+                    except ValueError:  # this context is another thread's, or a copy
+                        before = self._token.old_value
+                        enter_context(None if before is Token.MISSING else before)
                 seconds = shell.clock() - self.began
                 if seconds < LONG or self.timed:
                     durations = shell.durations

@@ -144,7 +144,6 @@ class GracefulMiddleware:
         exchange._start = start_response
         exchange._headers = None
         exchange._parts = NO_PARTS
-        exchange._outer = outer
         exchange._first = None
         plain = shell.core.phase is SERVING
         exchange._plain = plain and outer is None
@@ -153,7 +152,7 @@ class GracefulMiddleware:
         if not plain and exchange.is_too_late(began):
             exchange.abandon()
             return _refuse(start_response, "draining", exchange.close_headers())
-        enter_context(exchange)
+        exchange._token = enter_context(exchange)
         try:
             body = self.app(environ, exchange.start_response)
             exchange._body = body

@@ -33,14 +33,20 @@ def note_what_is_given() -> None:
 
     def set_and_note(self: Config, name: str, value: object) -> None:
         original(self, name, value)
-        vars(self).setdefault(GIVEN, set()).add(name)
+        setattr(self, GIVEN, given_names(self) | {name})  # not by `vars`: see `watch_alive`
 
     Config.set = set_and_note  # type: ignore[method-assign]
 
 
 def given(cfg: Any, name: str) -> Any:
     """Return the value of `name` that somebody has set, None when it was left alone."""
-    return getattr(cfg, name) if name in vars(cfg).get(GIVEN, ()) else None
+    return getattr(cfg, name) if name in given_names(cfg) else None
+
+
+def given_names(cfg: Any) -> frozenset[str]:
+    """Return the names that somebody has set."""
+    names: frozenset[str] = getattr(cfg, GIVEN, frozenset())
+    return names
 
 
 def arbiter_timeout(settings: Settings, given: int | None) -> int:
