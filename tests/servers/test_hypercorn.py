@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from .contract import ServerContract
+import pytest
+
+from .contract import STREAMS, ServerContract, WatchedStop
 from .launchers_hypercorn import (
     HYPERCORN,
     HYPERCORN_CHILD,
@@ -33,3 +35,15 @@ class TestHypercornTrio(ServerContract):
     """`-k trio`."""
 
     launcher = HYPERCORN_TRIO
+
+    @pytest.mark.parametrize("name", STREAMS)
+    def test_the_generator_of_a_stream_is_ended(self, stop: WatchedStop, name: str) -> None:
+        """Those of open streams; trio gives one that a late client was turned away from no turn."""
+        marks = [line.mark for line in stop.log.lines[: stop.log.index("closing")]]
+        assert f"{name} ended" in marks
+
+    def test_a_cut_is_named_in_the_log(self, cut: WatchedStop) -> None:
+        """Method, path without the query; nothing leads from a loop of trio to its tasks' stacks."""
+        named = {line.fields["what"] for line in cut.log.lines if line.event == "cut"}
+        assert named == {"GET /stuck", "GET /stuck-halfway", "WEBSOCKET /held", "stuck"}
+        assert "secret" not in cut.log.text.replace("/background/stuck?token=secret", "")
