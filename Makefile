@@ -27,7 +27,7 @@ test: $(VENV)/.dev
 .PHONY: newer
 newer: .venv-3.13/.dev
 	.venv-3.13/bin/python -m pytest $(SIDE_BY_SIDE) tests/core tests/shells tests/servers/test_uvicorn.py \
-	  tests/servers/test_hypercorn.py
+	  tests/servers/test_hypercorn.py tests/servers/test_daphne.py tests/servers/test_waitress.py
 
 check: $(VENV)/.dev
 	$(VENV)/bin/ruff check .

@@ -1,7 +1,7 @@
 """gRPC: rolling restarts of two instances behind a client that balances by itself.
 
-    python -m tests.benchmarks.grpc_restarts                # 10 restarts, then 10 of a bare server
-    python -m tests.benchmarks.grpc_restarts --restarts 2 --blind      # a client that asks for no health
+    python -m tests.benchmarks.grpc_restarts      # 10 restarts, then 10 of a bare server
+    python -m tests.benchmarks.grpc_restarts --restarts 2 --blind    # a client without health
 
 The client is grpc's own: round robin, with health checking as its service config says, and without
 retries, so that each RPC that fails is seen. A stream is lost if it ends without being told when to
@@ -37,8 +37,8 @@ PUSHBACK = graceful_grpc.PUSHBACK
 
 SETTINGS: Any = {"propagation_delay": 2.0, "stream_window": 1.0, "linger": 0.5}
 
-CONFIG: Any = {"loadBalancingConfig": [{"round_robin": {}}]}
-HEALTH: Any = {"healthCheckConfig": {"serviceName": ""}}
+CONFIG: dict[str, object] = {"loadBalancingConfig": [{"round_robin": dict[str, str]()}]}
+HEALTH: dict[str, object] = {"healthCheckConfig": {"serviceName": ""}}
 
 OPTIONS: list[tuple[str, Any]] = [
     ("grpc.enable_retries", 0),
@@ -167,7 +167,8 @@ def listen(channel: Any, tally: Tally, over: threading.Event) -> None:
                     return
         except grpc.RpcError as error:
             failed: Any = error
-            told: Any = dict(failed.trailing_metadata() or ()).get(PUSHBACK)
+            trailing: dict[str, Any] = dict(failed.trailing_metadata() or ())
+            told = trailing.get(PUSHBACK)
             with tally.lock:
                 tally.streams += 1
                 if told is None:
