@@ -140,7 +140,9 @@ def _replace_raise_shutdown(module: Any) -> None:
     async def raise_shutdown(event: Event) -> None:
         frame = next((f for f in _running([module]) if _waits_for(f, event)), None)
         await event()
-        server = vars(frame.f_locals["lifespan"]).get(KEY) if frame is not None else None
+        server: HypercornServer | None = None
+        if frame is not None:
+            server = vars(frame.f_locals["lifespan"]).get(KEY)
         if server is not None:
             await server.asked(event)
         await original(anyio.lowlevel.checkpoint)
@@ -179,6 +181,8 @@ class HypercornServer:
         self.version = version("hypercorn")
         self.name = f"hypercorn {self.version}"
         self.managed = self._obeys_parent
+        # A parent takes a worker that doesn't end with 0 for a reason to stop all others.
+        self._own_exit_status = not self._obeys_parent
         # One worker alone accepts: its parent holds the listener, too, but only to close it.
         self._siblings = self._obeys_parent and self._config.workers > 1
         self.shares_listener = self._siblings or self._is_lent()
@@ -210,11 +214,6 @@ class HypercornServer:
         self._loop.spawn(partial(go_away_when_draining, current(), self._connections))
         if self._obeys_parent:
             self._loop.soon(partial(start_daemon, self._listen_to_parent, "graceful-parent"))
-
-    @property
-    def _own_exit_status(self) -> bool:
-        """A parent takes a worker that doesn't end with 0 for a reason to stop all others."""
-        return not self._obeys_parent
 
     def _listen_to_parent(self) -> None:
         """Hear the parent although the loop is blocked. Its event can only be asked.
@@ -333,11 +332,10 @@ class OnAsyncio(HypercornServer):
 class OnTrio(HypercornServer):
     """On trio."""
 
-    _own_exit_status = False  # its nurseries would make a group of the exit, and a traceback
-
     def __init__(self, frame: FrameType) -> None:
         super().__init__(frame)
         self._closed = anyio.Event()
+        self._own_exit_status = False  # nurseries would make a group of the exit, and a traceback
 
     async def stop_accepting(self) -> None:
         listeners = self._frame.f_locals["listeners"]
@@ -355,12 +353,12 @@ class OnTrio(HypercornServer):
     def _before_shutdown(self) -> None:
         """Hold hypercorn where its listeners are closed and its connections go on."""
         terminated = self._frame.f_locals["context"].terminated
-        original = type(terminated).set
+        original: Callable[[], Awaitable[None]] = terminated.set
 
         async def closed() -> None:
             self._closed.set()
             await self._left.wait()
-            await original(terminated)
+            await original()
 
         terminated.set = closed
 

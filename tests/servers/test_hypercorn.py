@@ -43,7 +43,7 @@ class TestHypercornTrio(ServerContract):
         assert f"{name} ended" in marks
 
     def test_a_cut_is_named_in_the_log(self, cut: WatchedStop) -> None:
-        """Method, path without the query; nothing leads from a loop of trio to its tasks' stacks."""
+        """Method, path without the query; trio leads to no stack of a task."""
         named = {line.fields["what"] for line in cut.log.lines if line.event == "cut"}
         assert named == {"GET /stuck", "GET /stuck-halfway", "WEBSOCKET /held", "stuck"}
         assert "secret" not in cut.log.text.replace("/background/stuck?token=secret", "")
