@@ -142,7 +142,8 @@ def _replace_raise_shutdown(module: Any) -> None:
         await event()
         server: HypercornServer | None = None
         if frame is not None:
-            server = vars(frame.f_locals["lifespan"]).get(KEY)
+            attached: dict[str, Any] = vars(frame.f_locals["lifespan"])
+            server = attached.get(KEY)
         if server is not None:
             await server.asked(event)
         await original(anyio.lowlevel.checkpoint)

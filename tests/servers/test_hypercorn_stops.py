@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from .contract import APP, goodbye, open_websocket
-from .harness import Launcher, launch, settings
+from .harness import Launcher, launch, reserved_port, settings
 from .http2 import ANY_STREAM, http2
 from .launchers_hypercorn import (
     HYPERCORN,
@@ -36,6 +36,12 @@ def program(mode: str, *arguments: str) -> Launcher:
     """Return a program of `hypercorn_programs`."""
     command = ("tests.servers.hypercorn_programs", mode, *arguments)
     return replace(HYPERCORN, name=f"hypercorn-{mode}", command=command)
+
+
+def on_port(port: int) -> Launcher:
+    """Return a hypercorn on a fixed port: a listener that was shut down keeps no other."""
+    command = [part.replace(":0", f":{port}") for part in HYPERCORN_CHILD.command]
+    return replace(HYPERCORN_CHILD, command=command)
 
 
 # -- siblings ------------------------------------------------------------------------------------
@@ -92,7 +98,7 @@ def test_a_worker_retires_at_its_maximum_of_requests() -> None:
 
 def test_hup_ends_all_workers_before_it_starts_others() -> None:
     """hypercorn's own reload: each worker takes it for the end, and the port is served again."""
-    with launch(HYPERCORN_CHILD, APP, env=QUICK) as server:
+    with reserved_port() as port, launch(on_port(port), APP, env=QUICK) as server:
         server.send_signal(signal.SIGHUP)
         server.log.wait_event("drain report")
         server.log.wait_event("serving", count=2)
