@@ -63,6 +63,7 @@ WAITS = {
     "graceful.integrations.grpc.serving": {
         "result": "the main thread waits for what runs on the loop of a threaded server",
         "wait": "and for grpc's own stop, which has its limit",
+        "sleep": "new RPCs are accepted until the linger is over",
     },
     "graceful.integrations.gunicorn_workers": {
         "timeout": "a client has a limit for closing after a response that says so",

@@ -16,7 +16,7 @@ What a stop does
   its own, spread over the stream window. `graceful.current_exchange().finish()` in a handler lets
   its stream finish; one of requests only (an upload) finishes unless it declares otherwise.
 - New streams are turned away in the same words; late unary RPCs are served while there is time.
-- Last, `server.stop` with what the budget has left.
+- When the linger is over, `server.stop` with what the budget has left: clients go elsewhere.
 
 A process that serves HTTP as well has one lifecycle, so both stop together.
 """

@@ -4,8 +4,9 @@ Public names only: `start`, `stop` and `wait_for_termination` of both servers. T
 1.85.
 
 grpcio has no way to close the listener and keep the connections: `stop` refuses connections and
-new RPCs in one instant. So it is called last, when nothing is in flight any more, and connections
-are accepted until then; what comes in DRAINING is turned away by the interceptor.
+new RPCs in one instant, and tells clients so (GOAWAY), while RPCs in flight go on. It is called
+when the linger is over, for a client that watches no health would send RPCs for ever; until then
+what comes in DRAINING is served or turned away by the interceptor.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Final, Unpack
 
+import anyio
 import grpc
 import grpc.aio
 
@@ -25,7 +27,7 @@ from graceful.core.records import Notice
 from graceful.core.traits import traits_named
 from graceful.driver import Hook
 from graceful.lifecycle import Lifecycle, Member, current
-from graceful.loops import AsyncioLoop, Loop
+from graceful.loops import AsyncioLoop, Loop, current_loop
 from graceful.observers import Observer
 from graceful.probe_server import ProbeServer
 from graceful.probes import Check, Probes
@@ -42,6 +44,9 @@ __all__ = ["GrpcServer", "detect", "serve", "serve_threaded"]
 FLUSH: Final = 0.1
 """Seconds that a server gets that has nothing in flight any more but watches of its health, which
 would hold its stop for as long as it may take."""
+
+SLACK: Final = 1.0
+"""Seconds after the drain deadline by which grpc would cancel RPCs itself; we cut and name them."""
 
 
 async def serve(
@@ -174,6 +179,7 @@ class GrpcServer:
     def __init__(self, name: str, stop: Callable[[float], object]) -> None:
         self._stop = stop
         self._owner: ServerOwner | None = None
+        self._leaves = False
         self.traits = traits_named("grpc")
         self.version: str = grpc.__version__
         self.name = f"{name} {self.version}"
@@ -190,13 +196,20 @@ class GrpcServer:
         """Nothing was replaced."""
 
     async def stop_accepting(self) -> None:
-        """It goes on accepting until `leave`: see the top of this file."""
+        """Accept until the linger is over, then send clients away: see the top of this file."""
+        current_loop().spawn(self._send_away)
+
+    async def _send_away(self) -> None:
+        await anyio.sleep(current().settings.linger)
+        if self._owner is not None and not self._leaves:
+            self._stop(self._owner.drain_left() + SLACK)
 
     def has_connections(self) -> bool:
         """Nobody tells; RPCs may be on the wire until the linger is over."""
         return True
 
     def leave(self) -> None:
+        self._leaves = True
         self._stop(self.left())
 
     def left(self) -> float:

@@ -340,7 +340,7 @@ class GrpcContract:
 
     def test_what_is_too_late_is_refused(self) -> None:
         """A unary RPC for which the time left is less than such RPCs need."""
-        env = {**QUICK, **settings(drain_timeout=1.2, cleanup_timeout=0.5)}
+        env = {**QUICK, **settings(drain_timeout=1.2, cleanup_timeout=0.5, linger=1)}
         with running(self.kind, env) as (server, stub):
             begun = [stub.begin("Slow", b"1.6") for _ in range(3)]
             assert [each.result() for each in begun] == [b"slow but whole"] * 3
@@ -354,6 +354,15 @@ class GrpcContract:
             assert server.wait() == 70
             assert stuck.exception() is not None
             assert server.log.report()["late_refused"] == "1"
+
+    def test_a_client_that_watches_no_health_holds_nothing_up(self) -> None:
+        """It is sent away after the linger, and the RPC that it waits for is answered."""
+        with running(self.kind, QUICK) as (server, stub):
+            server.terminate()
+            while (call := stub.begin("Slow", b"0.1")).exception() is None:
+                assert call.result() == b"slow but whole"
+            assert server.wait(LIMIT / 2) == 0
+            assert server.log.report()["cut"] == "0"
 
     def test_wrong_settings_stop_the_start(self) -> None:
         """With the numbers, in a line, and no traceback."""
