@@ -33,9 +33,10 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial, wraps
 from importlib.metadata import version
 from types import FrameType, ModuleType
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import anyio
+from anyio.lowlevel import checkpoint
 from hypercorn import utils
 
 from graceful.core.budget import ServerLimit
@@ -142,11 +143,10 @@ def _replace_raise_shutdown(module: Any) -> None:
         await event()
         server: HypercornServer | None = None
         if frame is not None:
-            attached: dict[str, Any] = vars(frame.f_locals["lifespan"])
-            server = attached.get(KEY)
+            server = cast("dict[str, Any]", vars(frame.f_locals["lifespan"])).get(KEY)
         if server is not None:
             await server.asked(event)
-        await original(anyio.lowlevel.checkpoint)
+        await original(checkpoint)
 
     module.raise_shutdown = raise_shutdown
 
