@@ -413,6 +413,19 @@ def test_a_server_limit_that_only_wastes_time_is_a_warning() -> None:
     assert check(Settings(), [ServerLimit("uvicorn", 3, "after_drain")]) == []
 
 
+def test_a_server_limit_that_would_cut_clean_up_is_an_error() -> None:
+    """One that begins when the server asks the app to shut down, which is when the hooks run."""
+    limit = ServerLimit("hypercorn shutdown_timeout", 2, "at_clean_up")
+    assert check(Settings(), [limit]) == [
+        Finding(
+            "error",
+            "hypercorn shutdown_timeout = 2 s would cut clean-up hooks: cleanup_timeout is 3 s; "
+            "raise the one or lower the other",
+        )
+    ]
+    assert check(Settings(), [ServerLimit("hypercorn", 3, "at_clean_up")]) == []
+
+
 def test_findings_of_all_limits_are_listed() -> None:
     """Errors and warnings of several limits and of the sum come together."""
     limits = [ServerLimit("a", 1, "at_signal"), ServerLimit("b", 9, "after_drain")]
