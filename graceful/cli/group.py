@@ -26,6 +26,7 @@ class Tool:
 
 TOOLS = {
     "check": Tool("check", frozenset({"crossplane", "rich", "ruamel"})),
+    "plan": Tool("cli", frozenset()),
     "rehearse": Tool("rehearsal", frozenset({"aiohttp", "psutil", "rich"})),
     "run": Tool("cli", frozenset()),
 }

@@ -12,7 +12,7 @@ from .budget import Settings, Timeline
 from .lifecycle import LifecycleCore
 from .phases import Phase
 
-__all__ = ["Step", "steps"]
+__all__ = ["Bar", "Step", "bars", "steps"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,3 +51,32 @@ def _steps(settings: Settings) -> Iterator[Step]:
         yield Step(timeline.cleanup_deadline, closing, "clean-up is over")
     yield Step(timeline.exits_at, "", "the watchdog names what is left and leaves")
     yield Step(timeline.began + settings.grace_period, "", "SIGKILL by the platform, never needed")
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A stretch of the longest stop, in seconds after SIGTERM."""
+
+    name: str
+    begins: float
+    ends: float
+    kind: str
+    """'main' for the parts of the sum, 'inner' for what lies inside the drain."""
+
+
+def bars(settings: Settings) -> list[Bar]:
+    """Return what the grace period is spent on, in order; nothing is shorter than it is."""
+    timeline = Timeline.start(settings, 0.0)
+    drains, window = timeline.delay_ends, LifecycleCore(settings, lambda: 0.5).window
+    kills = timeline.began + settings.grace_period
+    found = [
+        Bar("preStop hook", timeline.began, 0.0, "main"),
+        Bar("lame duck", 0.0, drains, "main"),
+        Bar("drain", drains, timeline.drain_deadline, "main"),
+        Bar("farewells", drains, drains + window, "inner"),
+        Bar("linger", drains, drains + settings.linger, "inner"),
+        Bar("clean-up", timeline.drain_deadline, timeline.cleanup_deadline, "main"),
+        Bar("to spare", timeline.cleanup_deadline, timeline.exits_at, "main"),
+        Bar("exit margin", timeline.exits_at, kills, "main"),
+    ]
+    return [bar for bar in found if bar.ends - bar.begins > 1e-9]

@@ -1,0 +1,78 @@
+"""`graceful plan`: what it says, and its exit status."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner, Result
+
+from graceful.cli.group import graceful
+
+
+def run(*arguments: str, **variables: str) -> Result:
+    return CliRunner().invoke(graceful, ["plan", *arguments], env=variables)
+
+
+def test_kubernetes_fits_the_defaults() -> None:
+    result = run("--platform", "kubernetes")
+    assert result.exit_code == 0, result.output
+    assert "Advised propagation_delay: 5 s" in result.output
+    assert max(map(len, result.output.split("\n\n")[1].splitlines())) < 80
+
+
+def test_what_does_not_fit_has_numbers_and_a_fix() -> None:
+    result = run("--platform", "alb", "--format", "json")
+    told = json.loads(result.output)
+    assert (result.exit_code, told["fits"]) == (1, False)
+    assert told["advised"] == {"propagation_delay": 65.0, "grace_period": 74}
+    again = run("--platform", "alb", **told["paste"])
+    assert again.exit_code == 0, again.output
+
+
+def test_a_sum_that_is_too_long() -> None:
+    result = run(GRACEFUL_GRACE_PERIOD="8", GRACEFUL_PROPAGATION_DELAY="7")
+    assert result.exit_code == 1
+    assert "grace_period 8 s" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--platform", "kubernets"), "'kubernetes'"),
+        (("--platform", "alb", "--lag", "3"), "no chosen platform uses it"),
+        (("--platform", "alb", "--probe-period", "nan"), "finite"),
+        (("--platform", "alb", "--failure-threshold", "1.5"), "whole"),
+        (("--grace-period=-1",), "zero or more"),
+        (("--rate", "5"), "belong together"),
+    ],
+)
+def test_bad_command_lines(arguments: tuple[str, ...], said: str) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 2, result.output
+    assert said in result.output
+
+
+def test_traffic() -> None:
+    result = run("--rate", "50", "--mean", "0.2", "--p99", "60")
+    assert result.exit_code == 1
+    assert "(rate x mean): 10;" in result.output
+    assert "p99 60 s does not fit" in result.output
+
+
+def test_a_real_process() -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "graceful.cli",
+        "plan",
+        "--platform",
+        "haproxy",
+        "--linger",
+        "1",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "haproxy (pull) needs 8 s" in done.stdout
