@@ -16,7 +16,7 @@ import click
 from ..core.advice import Advice, Choice, Traffic, advise, enough, judge, used_by
 from ..core.budget import SETTINGS, Settings, SettingsError, closest
 from ..core.plan import bars, steps
-from ..core.platforms import KNOBS, PLATFORMS
+from ..core.platforms import KNOBS, PLATFORMS, Way
 from ..settings import load
 
 __all__ = ["plan"]
@@ -52,47 +52,38 @@ do not, 2 = the command line is wrong.
 """
 
 
-class _Number(click.ParamType):
-    """Zero or more, and finite."""
-
-    name = "number"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        try:
-            number = float(value)
-        except ValueError:
-            self.fail(f"{value!r} is no number", param, ctx)
-        if not math.isfinite(number) or number < 0:
-            self.fail(f"{value!r}: give a finite number, zero or more", param, ctx)
-        return number
+def _checked(ctx: click.Context, option: click.Parameter, value: float | None) -> float | None:
+    """Refuse what is no amount: click's float takes nan, inf and negative numbers."""
+    if value is not None and (not math.isfinite(value) or value < 0):
+        raise click.BadParameter(f"{value}: give a finite number, zero or more", ctx, option)
+    return value
 
 
 def _options() -> list[click.Parameter]:
-    number = _Number()
     found: list[click.Parameter] = [
         click.Option(["--platform", "platforms"], multiple=True, help="Several: repeat, or commas.")
     ]
-    found += [_option(row.name, number, row.meaning) for row in SECONDS]
-    found += [_option(knob.name, number, knob.meaning) for knob in KNOBS.values()]
+    found += [_option(row.name, row.meaning) for row in SECONDS]
+    found += [_option(knob.name, knob.meaning) for knob in KNOBS.values()]
     found += [
-        _option("old_ttl", number, "TTL before it was lowered, if less than one such TTL ago"),
-        _option("rate", number, "requests a second of this instance"),
-        _option("mean", number, "mean latency, seconds"),
-        _option("p99", number, "99th percentile of latency, seconds"),
+        _option("old_ttl", "TTL before it was lowered, if less than one such TTL ago"),
+        _option("rate", "requests a second of this instance"),
+        _option("mean", "mean latency, seconds"),
+        _option("p99", "99th percentile of latency, seconds"),
         click.Option(["--notice"], type=click.Choice(["push", "pull"]), help="How they notice."),
         click.Option(["--format", "output"], type=click.Choice(["text", "json"]), default="text"),
     ]
     return found
 
 
-def _option(name: str, kind: click.ParamType, meaning: str) -> click.Option:
-    return click.Option([f"--{name.replace('_', '-')}"], type=kind, help=f"{meaning}.")
+def _option(name: str, meaning: str) -> click.Option:
+    return click.Option(
+        [f"--{name.replace('_', '-')}"], type=float, callback=_checked, help=f"{meaning}."
+    )
 
 
 def _run(
-    platforms: tuple[str, ...], notice: Any, output: str, old_ttl: float | None, **given: Any
+    platforms: tuple[str, ...], notice: Way | None, output: str, old_ttl: float | None, **given: Any
 ) -> None:
     values = {name: value for name, value in given.items() if value is not None}
     choice = _choice(_names(platforms), values, notice, old_ttl)
@@ -123,9 +114,9 @@ def _names(platforms: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _choice(
-    names: tuple[str, ...], values: dict[str, float], notice: Any, old_ttl: float | None
+    names: tuple[str, ...], values: dict[str, float], notice: Way | None, old_ttl: float | None
 ) -> Choice:
-    ways = dict.fromkeys(names, notice) if notice else {}
+    ways: dict[str, Way] = dict.fromkeys(names, notice) if notice else {}
     numbers = {(n, knob): values[knob] for n in names for knob in KNOBS if knob in values}
     choice = Choice(names, numbers, ways, old_ttl or 0.0)
     asked = [knob for knob in KNOBS if knob in values] + ["ttl"] * (old_ttl is not None)

@@ -211,6 +211,11 @@ def _notes(choice: Choice, grace: int) -> Iterator[str]:
         row = PLATFORMS[name]
         if row.note:
             yield f"{name}: {row.note}"
+        if row.grace and grace > row.grace.seconds.value:
+            yield (
+                f"{name}: set {row.grace.option} to at least {grace} s; "
+                f"its default is {row.grace.seconds.value:g} s ({row.grace.seconds.source})"
+            )
         if row.grace and row.grace.most and grace > row.grace.most.value:
             yield (
                 f"{name}: {row.grace.option} may be {row.grace.most.value:g} s at most "
