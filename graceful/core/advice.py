@@ -115,7 +115,8 @@ def advise(choice: Choice, settings: Settings, traffic: Traffic | None = None) -
     drain = max(settings.stream_window, settings.linger, p99, LEAST_DRAIN)
     kept = max(delay, settings.propagation_delay)
     whole = math.ceil(_sum(replace(settings, propagation_delay=kept), drain))
-    notes = tuple(_notes(choice, whole))
+    # What is pasted is the greater one, and the platform must wait as long as the process thinks.
+    notes = tuple(_notes(choice, max(whole, math.ceil(settings.grace_period))))
     return Advice(paths, notes, delay, drain, whole)
 
 
@@ -219,7 +220,7 @@ def _notes(choice: Choice, grace: int) -> Iterator[str]:
         if row.grace and row.grace.most and grace > row.grace.most.value:
             yield (
                 f"{name}: {row.grace.option} may be {row.grace.most.value:g} s at most "
-                f"({row.grace.most.source}), less than the {grace} s that are safe"
+                f"({row.grace.most.source}), less than the {grace} s that the process would take"
             )
         if row.records:
             yield (

@@ -32,6 +32,13 @@ def test_what_does_not_fit_has_numbers_and_a_fix() -> None:
     assert again.exit_code == 0, again.output
 
 
+def test_the_platform_waits_as_long_as_the_process_thinks() -> None:
+    """docker kills at 10 s where the process plans 30."""
+    output = run("--platform", "docker").output
+    assert "set stop_grace_period to at least 30 s" in output
+    assert "GRACEFUL_GRACE_PERIOD=30" in output
+
+
 def test_a_sum_that_is_too_long() -> None:
     result = run(GRACEFUL_GRACE_PERIOD="8", GRACEFUL_PROPAGATION_DELAY="7")
     assert result.exit_code == 1
