@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import queue
 import signal
 from collections.abc import Generator
@@ -64,6 +65,9 @@ def started(managed: Managed) -> Generator[Managed]:
         yield managed
     finally:
         managed.stop()
+        for thread in threading.enumerate():
+            if thread.name == "graceful-board":
+                thread.join(20)  # other tests of this process count the threads
 
 
 def test_each_rung_is_passed_on_once(board: Board, life: Life) -> None:

@@ -26,7 +26,7 @@ def loop() -> Iterator[ThreadLoop]:
 
 
 def names() -> list[str]:
-    return [t.name for t in threading.enumerate() if t.name.startswith("graceful")]
+    return [t.name for t in threading.enumerate() if t.name.startswith("graceful-loop")]
 
 
 def test_a_loop_with_nothing_to_run_has_no_thread(loop: ThreadLoop) -> None:
