@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 import queue
 import signal
+import threading
 from collections.abc import Generator
 
 import pytest
