@@ -31,6 +31,7 @@ EXTRAS = {
     "graceful._trio": {"trio"},
     "graceful.cli": {"click", "rich"},
     "graceful.doctor": {"crossplane", "rich", "ruamel"},
+    "graceful.planning": {"jinja2", "rich"},
     "graceful.rehearsal": {"aiohttp", "click", "jinja2", "psutil", "rich"},
     "graceful.testing.plugin": {"pytest", "rich"},
 }
@@ -129,7 +130,7 @@ WAITS = {
 }
 """Who else than the driver sleeps or waits, how, and why. Add a line only with a reason."""
 
-TOOLS = ("cli", "doctor", "rehearsal", "testing")
+TOOLS = ("cli", "doctor", "planning", "rehearsal", "testing")
 """Packages that people use beside the library; nothing of the library imports them."""
 
 LOAD_TOOL = "graceful.rehearsal"

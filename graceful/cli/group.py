@@ -26,7 +26,7 @@ class Tool:
 
 TOOLS = {
     "check": Tool("check", frozenset({"crossplane", "rich", "ruamel"})),
-    "plan": Tool("cli", frozenset()),
+    "plan": Tool("plan", frozenset({"jinja2", "rich"})),
     "rehearse": Tool("rehearsal", frozenset({"aiohttp", "psutil", "rich"})),
     "run": Tool("cli", frozenset()),
 }

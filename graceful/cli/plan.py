@@ -1,28 +1,38 @@
-"""`graceful plan`: options, output and exit status around `graceful.core.advice` and `.plan`.
+"""`graceful plan`: options, output and exit status around `graceful.core.advice`; what it
+looks like is `graceful.planning`'s.
 
 Exit status: 0 = the settings fit the platforms, 1 = they do not, 2 = the command line is wrong.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
 import sys
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import click
+from rich.console import Console
 
-from ..core.advice import Advice, Choice, Traffic, advise, enough, judge, used_by
+from ..core.advice import Choice, Traffic, advise, judge, used_by
 from ..core.budget import SETTINGS, Settings, SettingsError, closest
-from ..core.plan import bars, steps
+from ..core.plan import steps
 from ..core.platforms import KNOBS, PLATFORMS, Way
+from ..planning import KINDS, View, fitting, page, show, snippet, svg, variables
 from ..settings import load
 
 __all__ = ["plan"]
 
-WIDTH = 50
-"""Columns of the time axis; with the names and numbers a line has less than 80."""
+WIDTH = 100
+"""Columns of text at most, on a terminal."""
+UNFOLDED = 10_000
+
+DRAWN = {".html": page, ".svg": svg}
+"""What `--output` writes, by the ending of the file."""
 
 SECONDS = tuple(
     row
@@ -46,6 +56,7 @@ HELP = """Show the timeline of a stop and what the platforms in front of it need
 \b
     graceful plan --platform kubernetes,alb --p99 8
     graceful plan --platform haproxy --probe-period 1 --format json
+    graceful plan --platform ecs,alb --output plan.html --paste ecs
 
 Options beat GRACEFUL_* variables, which beat defaults. Exit status: 0 = the settings fit, 1 = they
 do not, 2 = the command line is wrong.
@@ -71,6 +82,18 @@ def _options() -> list[click.Parameter]:
         _option("mean", "mean latency, seconds"),
         _option("p99", "99th percentile of latency, seconds"),
         click.Option(["--notice"], type=click.Choice(["push", "pull"]), help="How they notice."),
+        click.Option(
+            ["--paste", "kinds"],
+            type=click.Choice(list(KINDS)),
+            multiple=True,
+            help="Settings to paste; by default what fits the platforms. Can be repeated.",
+        ),
+        click.Option(
+            ["--output", "file"],
+            type=click.Path(dir_okay=False, path_type=Path),
+            metavar="FILE",
+            help="Write a page (.html) or the picture alone (.svg), too.",
+        ),
         click.Option(["--format", "output"], type=click.Choice(["text", "json"]), default="text"),
     ]
     return found
@@ -83,8 +106,16 @@ def _option(name: str, meaning: str) -> click.Option:
 
 
 def _run(
-    platforms: tuple[str, ...], notice: Way | None, output: str, old_ttl: float | None, **given: Any
+    platforms: tuple[str, ...],
+    notice: Way | None,
+    kinds: tuple[str, ...],
+    file: Path | None,
+    output: str,
+    old_ttl: float | None,
+    **given: Any,
 ) -> None:
+    if file is not None and file.suffix not in DRAWN:
+        raise click.UsageError(f"--output {file}: give a name that ends in .html or .svg")
     values = {name: value for name, value in given.items() if value is not None}
     choice = _choice(_names(platforms), values, notice, old_ttl)
     traffic = Traffic(*(values.get(name) for name in ("rate", "mean", "p99")))
@@ -95,13 +126,38 @@ def _run(
     except SettingsError as error:
         click.echo(f"graceful plan: {error}", err=True)
         sys.exit(1)
-    advice = advise(choice, settings, traffic)
-    problems = [finding.text for finding in judge(settings, advice, traffic)]
+    view = _view(choice, settings, traffic, kinds)
     if output == "json":
-        click.echo(json.dumps(_data(settings, advice, traffic, problems), indent=2))
+        click.echo(json.dumps(_data(view), indent=2))
     else:
-        _print(settings, advice, traffic, problems)
-    sys.exit(1 if problems else 0)
+        show(view, _console())
+    if file is not None:
+        _write(file, DRAWN[file.suffix](view))
+    sys.exit(1 if view.problems else 0)
+
+
+def _view(choice: Choice, settings: Settings, traffic: Traffic, kinds: tuple[str, ...]) -> View:
+    advice = advise(choice, settings, traffic)
+    problems = tuple(finding.text for finding in judge(settings, advice, traffic))
+    wanted = tuple(dict.fromkeys(kinds)) or fitting(choice)
+    return View(settings, choice, advice, traffic, problems, wanted)
+
+
+def _console() -> Console:
+    """On a terminal text is folded; in a pipe each text is one line, for grep."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a path to paste may have any letter
+    console = Console(highlight=False)
+    console.width = min(WIDTH, console.width) if console.is_terminal else UNFOLDED
+    return console
+
+
+def _write(file: Path, text: str) -> None:
+    try:
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        click.echo(f"graceful plan: {file}: {error.strerror}", err=True)
+        sys.exit(2)
 
 
 def _names(platforms: tuple[str, ...]) -> tuple[str, ...]:
@@ -139,91 +195,29 @@ def _settings(options: dict[str, float]) -> Settings:
     return load(options, source="an option of graceful plan", environ=others)
 
 
-def _data(
-    settings: Settings, advice: Advice, traffic: Traffic, problems: list[str]
-) -> dict[str, Any]:
+def _data(view: View) -> dict[str, Any]:
+    advice = view.advice
     return {
-        "fits": not problems,
-        "problems": problems,
+        "fits": not view.problems,
+        "problems": list(view.problems),
         "advised": {"propagation_delay": advice.delay, "grace_period": advice.grace},
-        "paste": _variables(enough(settings, advice)),
-        "in_flight": traffic.in_flight,
-        "settings": settings.values(),
-        "timeline": [{"at": s.at, "phase": s.phase, "text": s.text} for s in steps(settings)],
+        "paste": variables(view.advised),
+        "snippets": {kind: snippet(kind, view.advised, view.choice) for kind in view.kinds},
+        "in_flight": view.traffic.in_flight,
+        "settings": view.settings.values(),
+        "timeline": [
+            {"at": step.at, "phase": step.phase, "text": step.text} for step in steps(view.settings)
+        ],
         "platforms": [
             {
                 "platform": path.platform,
                 "way": path.way,
                 "seconds": path.seconds,
-                "parts": [
-                    {
-                        "platform": p.platform,
-                        "seconds": p.seconds,
-                        "text": p.text,
-                        "source": p.source,
-                    }
-                    for p in path.parts
-                ],
+                "parts": [asdict(part) for part in path.parts],
             }
             for path in advice.paths
         ],
         "notes": list(advice.notes),
-    }
-
-
-def _print(settings: Settings, advice: Advice, traffic: Traffic, problems: list[str]) -> None:
-    click.echo("The longest stop, seconds after SIGTERM")
-    for step in steps(settings):
-        click.echo(f"  {step.at:>6.1f}  {step.phase:<9}  {step.text}")
-    click.echo()
-    for line in picture(settings):
-        click.echo(line)
-    for path in advice.paths:
-        click.echo(f"\n{path.platform} ({path.way}) needs {path.seconds:g} s")
-        for part in path.parts:
-            click.echo(
-                f"  {part.seconds:>6g} s  {part.platform}: {part.text}\n            {part.source}"
-            )
-    if advice.paths:
-        click.echo(f"\nAdvised propagation_delay: {advice.delay:g} s")
-    click.echo(f"Smallest safe grace_period: {advice.grace} s, with {advice.drain:g} s of drain")
-    if traffic.in_flight is not None:
-        click.echo(
-            f"In flight at the flip (rate x mean): {traffic.in_flight:g}; "
-            "at most as many must finish in the drain"
-        )
-    if traffic.p99 is not None:
-        verb = "fits" if traffic.p99 <= settings.drain else "does not fit"
-        click.echo(f"p99 {traffic.p99:g} s {verb} the drain of {settings.drain:g} s")
-    for note in advice.notes:
-        click.echo(f"note: {note}")
-    for problem in problems:
-        click.echo(f"error: {problem}")
-    click.echo("\nTo paste:")
-    for name, value in _variables(enough(settings, advice)).items():
-        click.echo(f"  {name}={value}")
-
-
-def picture(settings: Settings) -> list[str]:
-    """Return the stop as bars on one scale; readable without colour."""
-    found = bars(settings)
-    first = min(bar.begins for bar in found)
-    scale = WIDTH / (max(bar.ends for bar in found) - first)
-    lines: list[str] = []
-    for bar in found:
-        begins, ends = round((bar.begins - first) * scale), round((bar.ends - first) * scale)
-        drawn = ("#" if bar.kind == "main" else "-") * max(1, ends - begins)
-        row = (" " * min(begins, WIDTH - 1) + drawn).ljust(WIDTH)
-        lines.append(f"  {bar.name:<13} |{row}| {bar.ends - bar.begins:g} s")
-    return lines
-
-
-def _variables(settings: Settings) -> dict[str, str]:
-    return {
-        row.variable: f"{getattr(settings, row.name):g}"
-        for row in SECONDS
-        if row.name in ("grace_period", "propagation_delay")
-        or getattr(settings, row.name) != row.default
     }
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from .advice import Path
 from .budget import Settings, Timeline
 from .lifecycle import LifecycleCore
 from .phases import Phase
 
-__all__ = ["Bar", "Step", "bars", "steps"]
+__all__ = ["Bar", "Step", "bars", "noticing", "steps"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,8 @@ class Bar:
     begins: float
     ends: float
     kind: str
-    """'main' for the parts of the sum, 'inner' for what lies inside the drain."""
+    """'main' for the parts of the sum, 'inner' for what lies inside the drain, 'notice' for what a
+    platform needs."""
 
 
 def bars(settings: Settings) -> list[Bar]:
@@ -80,3 +82,14 @@ def bars(settings: Settings) -> list[Bar]:
         Bar("exit margin", timeline.exits_at, kills, "main"),
     ]
     return [bar for bar in found if bar.ends - bar.begins > 1e-9]
+
+
+def noticing(path: Path) -> list[Bar]:
+    """Return one platform's delay, part by part; what a preStop hook has waited is before 0."""
+    at = sum(part.seconds for part in path.parts if part.seconds < 0)
+    found: list[Bar] = []
+    for part in path.parts:
+        if part.seconds > 1e-9:
+            found.append(Bar(f"{part.platform}: {part.text}", at, at + part.seconds, "notice"))
+            at += part.seconds
+    return found

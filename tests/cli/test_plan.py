@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
@@ -36,7 +37,8 @@ def test_the_platform_waits_as_long_as_the_process_thinks() -> None:
     """docker kills at 10 s where the process plans 30."""
     output = run("--platform", "docker").output
     assert "set stop_grace_period to at least 30 s" in output
-    assert "GRACEFUL_GRACE_PERIOD=30" in output
+    assert 'GRACEFUL_GRACE_PERIOD: "30"' in output
+    assert "stop_grace_period: 30s" in output
 
 
 def test_a_sum_that_is_too_long() -> None:
@@ -83,3 +85,26 @@ def test_a_real_process() -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (1, "")
     assert "haproxy (pull) needs 8 s" in done.stdout
+
+
+@pytest.mark.parametrize(("name", "begins"), [("p.svg", "<svg "), ("p.html", "<!doctype html>")])
+def test_output_is_written_and_the_text_is_said_as_well(
+    tmp_path: Path, name: str, begins: str
+) -> None:
+    result = run("--platform", "kubernetes", "--output", str(tmp_path / name))
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / name).read_text("utf-8").startswith(begins)
+    assert "kubernetes sees" in result.output
+
+
+def test_output_that_can_not_be_written(tmp_path: Path) -> None:
+    unknown = run("--output", str(tmp_path / "plan.pdf"))
+    assert (unknown.exit_code, ".html or .svg" in unknown.output) == (2, True)
+    nowhere = run("--output", str(tmp_path / "none" / "plan.svg"))
+    assert (nowhere.exit_code, "No such file" in nowhere.output) == (2, True)
+
+
+def test_paste_is_what_was_asked_for() -> None:
+    told = json.loads(run("--paste", "systemd", "--paste", "env", "--format", "json").output)
+    assert list(told["snippets"]) == ["systemd", "env"]
+    assert "TimeoutStopSec=30" in told["snippets"]["systemd"]
