@@ -11,9 +11,20 @@ from types import MappingProxyType
 from typing import Final, Literal
 
 __all__ = [
+    "ALB_CONTROLLER_INTERVAL",
+    "ALB_CONTROLLER_UNHEALTHY",
+    "ALB_IDLE",
+    "AWS_API_LAG",
+    "DOCKER_GRACE",
+    "ECS_GRACE",
+    "FARGATE_MOST",
     "KNOBS",
+    "KUBERNETES_FAILURES",
+    "KUBERNETES_GRACE",
+    "KUBERNETES_PERIOD",
     "NEGATIVE_TTL",
     "PLATFORMS",
+    "SYSTEMD_GRACE",
     "Check",
     "Grace",
     "Knob",
@@ -114,17 +125,37 @@ _TRAEFIK = "Traefik 3, services, healthCheck"
 _CONSUL = "Consul 1.16, health check configuration reference"
 _ENVOY = "Envoy API v3, core.HealthCheck"
 
+# What `graceful check` reads as well, each by its name.
+KUBERNETES_GRACE: Final = Number(30.0, "Kubernetes API v1, PodSpec.terminationGracePeriodSeconds")
+KUBERNETES_PERIOD: Final = Number(10.0, f"{_PROBE}.periodSeconds")
+KUBERNETES_FAILURES: Final = Number(3, f"{_PROBE}.failureThreshold")
+ECS_GRACE: Final = Number(30.0, "ECS task definition, stopTimeout; ECS_CONTAINER_STOP_TIMEOUT")
+FARGATE_MOST: Final = Number(120.0, "ECS task definition, stopTimeout on Fargate")
+SYSTEMD_GRACE: Final = Number(90.0, "systemd-system.conf(5), DefaultTimeoutStopSec")
+DOCKER_GRACE: Final = Number(10.0, "docker stop --timeout; Compose stop_grace_period")
+ALB_IDLE: Final = Number(60.0, "AWS, Application Load Balancer, idle_timeout.timeout_seconds")
+# The controller's own defaults, not those of a target group that somebody makes by hand.
+ALB_CONTROLLER_INTERVAL: Final = Number(
+    15.0, "AWS Load Balancer Controller, alb.ingress.kubernetes.io/healthcheck-interval-seconds"
+)
+ALB_CONTROLLER_UNHEALTHY: Final = Number(
+    2, "AWS Load Balancer Controller, alb.ingress.kubernetes.io/unhealthy-threshold-count"
+)
+AWS_API_LAG: Final = Number(
+    10.0, "observed: aws-load-balancer-controller, deregistering by the API"
+)
+
 _ROWS: Final = (
     Platform(
         "kubernetes",
         lag=Number(5, "observed: EndpointSlice to kube-proxy or CNI takes 1 to 5 s"),
         check=Check(
-            Number(10, f"{_PROBE}.periodSeconds"),
-            Number(3, f"{_PROBE}.failureThreshold"),
+            KUBERNETES_PERIOD,
+            KUBERNETES_FAILURES,
             Number(1, f"{_PROBE}.timeoutSeconds"),
         ),
         grace=Grace(
-            Number(30, "Kubernetes API v1, PodSpec.terminationGracePeriodSeconds"),
+            KUBERNETES_GRACE,
             "terminationGracePeriodSeconds",
         ),
         note="a deleted pod leaves its EndpointSlices at once, whatever its readiness probe finds; "
@@ -160,9 +191,9 @@ _ROWS: Final = (
         "ecs",
         lag=Number(0, "ECS deregisters the targets of a task that it stops; the balancer adds its"),
         grace=Grace(
-            Number(30, "ECS task definition, stopTimeout; ECS_CONTAINER_STOP_TIMEOUT"),
+            ECS_GRACE,
             "stopTimeout",
-            Number(120, "ECS task definition, stopTimeout on Fargate"),
+            FARGATE_MOST,
         ),
     ),
     Platform(
@@ -267,7 +298,7 @@ _ROWS: Final = (
         "systemd",
         lag=Number(0, "systemd tells no balancer"),
         grace=Grace(
-            Number(90, "systemd-system.conf(5), DefaultTimeoutStopSec"),
+            SYSTEMD_GRACE,
             "TimeoutStopSec",
         ),
     ),
@@ -275,7 +306,7 @@ _ROWS: Final = (
         "docker",
         lag=Number(0, "docker tells no balancer before the container has gone"),
         grace=Grace(
-            Number(10, "docker stop --timeout; Compose stop_grace_period"),
+            DOCKER_GRACE,
             "stop_grace_period",
         ),
     ),

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import PurePath
 from typing import Final
 
+from ..core.platforms import ALB_CONTROLLER_INTERVAL, ALB_CONTROLLER_UNHEALTHY, ALB_IDLE
 from .commands import of_arguments, of_line
 from .model import (
     Balancer,
@@ -30,10 +31,6 @@ from .units import plain
 __all__ = ["assembled"]
 
 ALB: Final = "alb.ingress.kubernetes.io/"
-ALB_IDLE: Final = 60.0
-"""idle_timeout.timeout_seconds of an Application Load Balancer, unless it is given (AWS)."""
-ALB_INTERVAL, ALB_UNHEALTHY = 15.0, 2
-"""Of a health check that the AWS Load Balancer Controller makes, unless they are given."""
 
 OWN_CONF: Final = "gunicorn.conf.py"
 """What gunicorn reads when no other file is named."""
@@ -185,7 +182,7 @@ def _alb(ingress: Ingress) -> Balancer | None:
         place=ingress.place,
         hosts=ingress.services,
         check=_alb_check(ingress, notes),
-        idle=idle or Fact(ALB_IDLE, ingress.place),
+        idle=idle or Fact(ALB_IDLE.value, ingress.place),
         idle_setting="idle_timeout.timeout_seconds",
     )
 
@@ -195,8 +192,8 @@ def _alb_check(ingress: Ingress, notes: dict[str, Fact[str]]) -> Check:
         notes.get("healthcheck-interval-seconds"),
         notes.get("unhealthy-threshold-count"),
     )
-    every = (plain(interval.value) if interval else None) or ALB_INTERVAL
-    times = (plain(fails.value) if fails else None) or ALB_UNHEALTHY
+    every = (plain(interval.value) if interval else None) or ALB_CONTROLLER_INTERVAL.value
+    times = (plain(fails.value) if fails else None) or ALB_CONTROLLER_UNHEALTHY.value
     path = notes.get("healthcheck-path")
     return Check(
         path.place if path else ingress.place,

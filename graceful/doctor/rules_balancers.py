@@ -7,15 +7,13 @@ from collections.abc import Iterator
 from typing import Final
 
 from ..core.budget import Settings
+from ..core.platforms import AWS_API_LAG
 from .assemble import ALB, attribute
 from .inforce import delay_before_drain, keep_alive, server, serves, settings
 from .model import Balancer, Check, Fact, Finding, Process, Scene, Workload
 from .rules_rollout import selected
 
 __all__ = ["rules"]
-
-API_LAG: Final = 10.0
-"""Seconds that deregistering through AWS's API takes (aws-load-balancer-controller, reports)."""
 
 NLB: Final = "service.beta.kubernetes.io/aws-load-balancer-"
 
@@ -203,15 +201,15 @@ def _asked(check: Check | None) -> Fact[str] | None:
 def _propagation(title: str, targets: list[Target]) -> Iterator[Finding]:
     for workload, process in targets:
         seconds = _serves_on(process)
-        if seconds is not None and seconds < API_LAG:
+        if seconds is not None and seconds < AWS_API_LAG.value:
             yield Finding(
                 "alb-propagation",
                 process.place,
                 workload.subject(process),
-                f"{title} may send requests for {API_LAG:g} s and more after the pod is deleted, "
-                f"but it serves for {seconds:g} s",
+                f"{title} may send requests for {AWS_API_LAG.value:g} s and more after the pod is "
+                f"deleted, but it serves for {seconds:g} s",
                 "GRACEFUL_PROPAGATION_DELAY=20, with a grace period to match",
-                {"serves": seconds, "needed": API_LAG},
+                {"serves": seconds, "needed": AWS_API_LAG.value},
             )
 
 

@@ -7,6 +7,7 @@ from typing import Final
 
 from ..core.budget import Settings
 from ..core.managed import CONNECTIONS, worker_findings
+from ..core.platforms import FARGATE_MOST
 from .inforce import (
     delay_before_drain,
     graceful_limit,
@@ -21,9 +22,6 @@ from .inforce import (
 from .model import Finding, Process, Scene, Workload
 
 __all__ = ["rules"]
-
-FARGATE_MOST: Final = 120.0
-"""stopTimeout on Fargate (Amazon ECS, ContainerDefinition)."""
 
 _SIGTERM: Final = frozenset({"SIGTERM", "TERM", "15"})
 
@@ -80,13 +78,13 @@ def _systemd(subject: str, workload: Workload) -> Iterator[Finding]:
 
 def _fargate(subject: str, workload: Workload, process: Process) -> Iterator[Finding]:
     grace = process.grace
-    if workload.fargate and grace is not None and grace.seconds > FARGATE_MOST:
+    if workload.fargate and grace is not None and grace.seconds > FARGATE_MOST.value:
         yield Finding(
             "fargate-limit",
             grace.place,
             subject,
-            f"stopTimeout {grace.seconds:g} s; Fargate waits {FARGATE_MOST:g} s at most",
-            f'"stopTimeout": {FARGATE_MOST:g}',
+            f"stopTimeout {grace.seconds:g} s; Fargate waits {FARGATE_MOST.value:g} s at most",
+            f'"stopTimeout": {FARGATE_MOST.value:g}',
             {"stopTimeout": grace.seconds},
         )
 

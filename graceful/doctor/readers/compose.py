@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
-
+from ...core.platforms import DOCKER_GRACE
 from ..commands import of_arguments, split
 from ..model import Command, Fact, Grace, Process, Scene, Workload
 from ..source import Source
@@ -11,9 +10,6 @@ from ..units import go
 from ..yamltree import Node, documents
 
 __all__ = ["scene"]
-
-GRACE: Final = 10.0
-"""stop_grace_period, unless it is given (Compose specification)."""
 
 
 def scene(source: Source) -> Scene:
@@ -54,7 +50,7 @@ def _service(name: str, node: Node) -> Workload:
         place=node.place,
         grace=Grace(
             "stop_grace_period",
-            GRACE if seconds is None else seconds,
+            DOCKER_GRACE.value if seconds is None else seconds,
             grace.place,
             grace.there and seconds is not None,
         ),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
 
+from ...core.platforms import ECS_GRACE
 from ..commands import of_arguments
 from ..model import Fact, Grace, Process, Scene, Workload
 from ..source import Source
@@ -12,9 +12,6 @@ from ..units import plain
 from ..yamltree import Node, documents
 
 __all__ = ["scene"]
-
-STOP_TIMEOUT: Final = 30.0
-"""stopTimeout, unless it is given (Amazon ECS, ContainerDefinition)."""
 
 
 def scene(source: Source) -> Scene:
@@ -69,7 +66,7 @@ def _process(node: Node) -> Process:
         ports={port: port for port in ports if port},
         grace=Grace(
             "stopTimeout",
-            STOP_TIMEOUT if seconds is None else seconds,
+            ECS_GRACE.value if seconds is None else seconds,
             stop.place if stop.there else node.at("name").place,
             stop.there and seconds is not None,
         ),

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+from ...core.platforms import KUBERNETES_FAILURES, KUBERNETES_GRACE, KUBERNETES_PERIOD
 from ..commands import of_arguments
 from ..model import (
     Config,
@@ -27,10 +28,6 @@ from ..yamltree import Node, documents
 
 __all__ = ["scene"]
 
-GRACE: Final = 30.0
-"""terminationGracePeriodSeconds, unless it is given (Kubernetes API, PodSpec)."""
-PERIOD, FAILURES = 10.0, 3
-"""Of a probe, unless they are given (Kubernetes API, Probe)."""
 
 PODS: Final = {
     "Pod": (),
@@ -127,7 +124,7 @@ def _grace(spec: Node) -> Grace:
     written = node.there and seconds is not None
     return Grace(
         "terminationGracePeriodSeconds",
-        GRACE if seconds is None else seconds,
+        KUBERNETES_GRACE.value if seconds is None else seconds,
         node.place,
         written,
     )
@@ -209,8 +206,8 @@ def _probe(node: Node) -> Probe | None:
         if http.there
         else None,
         port=node.at(kind, "port").text() or "",
-        period=PERIOD if period is None else period,
-        failures=FAILURES if failures is None else int(failures),
+        period=KUBERNETES_PERIOD.value if period is None else period,
+        failures=int(KUBERNETES_FAILURES.value if failures is None else failures),
     )
 
 

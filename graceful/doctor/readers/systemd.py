@@ -7,15 +7,13 @@ from collections.abc import Iterator
 from pathlib import PurePath
 from typing import Final
 
+from ...core.platforms import SYSTEMD_GRACE
 from ..commands import of_line
 from ..model import Command, Fact, Grace, Place, Process, Scene, Workload
 from ..source import Source
 from ..units import systemd as seconds_of
 
 __all__ = ["scene"]
-
-STOP: Final = 90.0
-"""DefaultTimeoutStopSec (systemd-system.conf)."""
 
 PREFIXES: Final = "@-:+!|"
 """What may stand before a program in Exec lines."""
@@ -50,7 +48,7 @@ def _unit(
     seconds = seconds_of(limit.value) if limit else None
     grace = Grace(
         "TimeoutStopSec",
-        STOP if seconds is None else seconds,
+        SYSTEMD_GRACE.value if seconds is None else seconds,
         limit.place if limit else place,
         seconds is not None,
     )
