@@ -11,7 +11,7 @@ import json
 import math
 import os
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ __all__ = ["plan"]
 WIDTH = 100
 """Columns of text at most, on a terminal."""
 UNFOLDED = 10_000
+
+WAYS: tuple[Way, ...] = ("push", "pull")
 
 DRAWN = {".html": page, ".svg": svg}
 """What `--output` writes, by the ending of the file."""
@@ -56,6 +58,7 @@ HELP = """Show the timeline of a stop and what the platforms in front of it need
 \b
     graceful plan --platform kubernetes,alb --p99 8
     graceful plan --platform haproxy --probe-period 1 --format json
+    graceful plan --platform kubernetes,alb --lag kubernetes=3 --lag alb=15
     graceful plan --platform ecs,alb --output plan.html --paste ecs
 
 Options beat GRACEFUL_* variables, which beat defaults. Exit status: 0 = the settings fit, 1 = they
@@ -70,18 +73,46 @@ def _checked(ctx: click.Context, option: click.Parameter, value: float | None) -
     return value
 
 
+Given = tuple[str | None, float]
+"""A number, and the platform that it is for; None = all."""
+
+
+def _numbers(
+    ctx: click.Context, option: click.Parameter, values: tuple[str, ...]
+) -> tuple[Given, ...]:
+    """Read NUMBER or PLATFORM=NUMBER, as often as it is given."""
+    found: list[Given] = []
+    for value in values:
+        platform, named, text = value.rpartition("=")
+        try:
+            number = _checked(ctx, option, float(text))
+        except ValueError:
+            raise click.BadParameter(f"{value!r}: give a number", ctx, option) from None
+        found.append((platform if named else None, number or 0.0))
+    return tuple(found)
+
+
 def _options() -> list[click.Parameter]:
     found: list[click.Parameter] = [
         click.Option(["--platform", "platforms"], multiple=True, help="Several: repeat, or commas.")
     ]
     found += [_option(row.name, row.meaning) for row in SECONDS]
-    found += [_option(knob.name, knob.meaning) for knob in KNOBS.values()]
+    found += [
+        click.Option(
+            [_flag(knob.name)],
+            multiple=True,
+            callback=_numbers,
+            metavar="[PLATFORM=]FLOAT",
+            help=f"{knob.meaning}.",
+        )
+        for knob in KNOBS.values()
+    ]
     found += [
         _option("old_ttl", "TTL before it was lowered, if less than one such TTL ago"),
         _option("rate", "requests a second of this instance"),
         _option("mean", "mean latency, seconds"),
         _option("p99", "99th percentile of latency, seconds"),
-        click.Option(["--notice"], type=click.Choice(["push", "pull"]), help="How they notice."),
+        click.Option(["--notice"], type=click.Choice(WAYS), help="How they notice."),
         click.Option(
             ["--paste", "kinds"],
             type=click.Choice(list(KINDS)),
@@ -100,9 +131,11 @@ def _options() -> list[click.Parameter]:
 
 
 def _option(name: str, meaning: str) -> click.Option:
-    return click.Option(
-        [f"--{name.replace('_', '-')}"], type=float, callback=_checked, help=f"{meaning}."
-    )
+    return click.Option([_flag(name)], type=float, callback=_checked, help=f"{meaning}.")
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _run(
@@ -117,7 +150,7 @@ def _run(
     if file is not None and file.suffix not in DRAWN:
         raise click.UsageError(f"--output {file}: give a name that ends in .html or .svg")
     values = {name: value for name, value in given.items() if value is not None}
-    choice = _choice(_names(platforms), values, notice, old_ttl)
+    choice = _choice(_names(platforms), given, notice, old_ttl)
     traffic = Traffic(*(values.get(name) for name in ("rate", "mean", "p99")))
     if (traffic.rate is None) != (traffic.mean is None):
         raise click.UsageError("--rate and --mean belong together: in flight = rate x mean")
@@ -170,22 +203,51 @@ def _names(platforms: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _choice(
-    names: tuple[str, ...], values: dict[str, float], notice: Way | None, old_ttl: float | None
+    names: tuple[str, ...], given: dict[str, Any], notice: Way | None, old_ttl: float | None
 ) -> Choice:
+    """Return what is asked for; a number for one platform beats a number for all."""
     ways: dict[str, Way] = dict.fromkeys(names, notice) if notice else {}
-    numbers = {(n, knob): values[knob] for n in names for knob in KNOBS if knob in values}
-    choice = Choice(names, numbers, ways, old_ttl or 0.0)
-    asked = [knob for knob in KNOBS if knob in values] + ["ttl"] * (old_ttl is not None)
-    for knob in asked:
-        if KNOBS[knob].whole and knob in values and (values[knob] < 1 or values[knob] % 1):
-            raise click.UsageError(f"--{knob.replace('_', '-')}: give a whole number from 1 on")
-        if not used_by(knob, choice):
-            others = [n for n in PLATFORMS if used_by(knob, Choice((n,), {}, {}))]
-            option = "ttl or --old-ttl" if knob == "ttl" else knob.replace("_", "-")
-            raise click.UsageError(
-                f"--{option}: no chosen platform uses it; {', '.join(others)} do"
-            )
-    return choice
+    if notice and not any(PLATFORMS[name].check for name in names):
+        having = ", ".join(name for name, row in PLATFORMS.items() if row.check)
+        raise click.UsageError(f"--notice: no chosen platform has a choice; {having} have")
+    choice = Choice(names, {}, ways, old_ttl or 0.0)
+    numbers: dict[tuple[str, str], float] = {}
+    for knob in KNOBS:
+        wanted: list[Given] = sorted(given[knob], key=lambda one: one[0] is not None)
+        for platform, number in wanted:
+            numbers |= {(n, knob): number for n in _users(knob, platform, number, choice)}
+    if old_ttl is not None and not used_by("ttl", choice):
+        raise click.UsageError("--old-ttl: no chosen platform uses it; dns does")
+    return replace(choice, numbers=numbers)
+
+
+def _users(knob: str, platform: str | None, number: float, choice: Choice) -> list[str]:
+    """Return the platforms that a number is for."""
+    if KNOBS[knob].whole and (number < 1 or number % 1):
+        raise click.UsageError(f"{_flag(knob)}: give a whole number from 1 on")
+    using = used_by(knob, choice)
+    if platform is None and using:
+        return using
+    if platform in using:
+        return [platform]
+    if platform is not None and platform not in choice.platforms:
+        _names((platform,))
+        raise click.UsageError(
+            f"{_flag(knob)}: {platform} is not chosen; add --platform {platform}"
+        )
+    who = "no chosen platform uses it" if platform is None else f"{platform} does not use it"
+    raise click.UsageError(f"{_flag(knob)}: {who}; {_hint(knob, platform, choice)}")
+
+
+def _hint(knob: str, platform: str | None, choice: Choice) -> str:
+    """Say what a number that nobody uses is for: another way of noticing, or other platforms."""
+    asked = (platform,) if platform else choice.platforms
+    for way in WAYS:
+        other = replace(choice, ways=dict.fromkeys(choice.platforms, way))
+        for name in used_by(knob, other):
+            if name in asked:
+                return f"with --notice {way} {name} does"
+    return "these do: " + ", ".join(n for n in PLATFORMS if used_by(knob, Choice((n,), {}, {})))
 
 
 def _settings(options: dict[str, float]) -> Settings:

@@ -51,11 +51,23 @@ def test_a_sum_that_is_too_long() -> None:
     ("arguments", "said"),
     [
         (("--platform", "kubernets"), "'kubernetes'"),
-        (("--platform", "alb", "--lag", "3"), "no chosen platform uses it"),
+        (("--platform", "alb", "--lag", "3"), "with --notice push alb does"),
+        (("--platform", "alb", "--ttl", "3"), "no chosen platform uses it; these do: dns"),
         (("--platform", "alb", "--probe-period", "nan"), "finite"),
         (("--platform", "alb", "--failure-threshold", "1.5"), "whole"),
         (("--grace-period=-1",), "zero or more"),
         (("--rate", "5"), "belong together"),
+        (("--platform", "istio", "--notice", "pull"), "no chosen platform has a choice"),
+        (("--platform", "alb", "--old-ttl", "5"), "dns does"),
+        (("--platform", "alb", "--probe-period", "nlb=5"), "nlb is not chosen"),
+        (("--platform", "alb", "--probe-period", "abl=5"), "'alb'"),
+        (
+            ("--platform", "alb,kubernetes", "--probe-period", "alb=5"),
+            "with --notice pull alb does",
+        ),
+        (("--platform", "alb,kubernetes,consul", "--probe-period", "alb=5"), "does not use it"),
+        (("--platform", "alb", "--probe-period", "alb=-5"), "zero or more"),
+        (("--platform", "alb", "--probe-period", "alb="), "give a number"),
     ],
 )
 def test_bad_command_lines(arguments: tuple[str, ...], said: str) -> None:
@@ -108,3 +120,12 @@ def test_paste_is_what_was_asked_for() -> None:
     told = json.loads(run("--paste", "systemd", "--paste", "env", "--format", "json").output)
     assert list(told["snippets"]) == ["systemd", "env"]
     assert "TimeoutStopSec=30" in told["snippets"]["systemd"]
+
+
+def test_a_number_for_one_platform_beats_a_number_for_all() -> None:
+    told = json.loads(
+        run(
+            *("--platform", "kubernetes,alb", "--lag", "alb=15", "--lag", "3", "--format", "json")
+        ).output
+    )
+    assert [path["seconds"] for path in told["platforms"]] == [3, 18]
