@@ -48,6 +48,15 @@ def on_port(port: int) -> Launcher:
 # -- siblings ------------------------------------------------------------------------------------
 
 
+def runs(pid: int) -> bool:
+    """Whether a process still runs; its parent may wait for another first before it reaps it."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(") ")[2][0] != "Z"
+
+
 def test_a_worker_that_is_done_ends_no_other() -> None:
     """The parent ends all others when the first has ended; who has work finishes it."""
     # A managed process takes a signal within a second for a repeat, which would hide the second.
@@ -60,7 +69,7 @@ def test_a_worker_that_is_done_ends_no_other() -> None:
         server.terminate()
         server.log.wait_event("drain report")  # of the idle one
         idle = next(line.pid for line in server.log.lines if line.mark == "shutdown")
-        while Path(f"/proc/{idle}").exists():
+        while runs(idle):
             time.sleep(0.01)
         server.await_sleep()  # it has ended the other
         held.send("release")
