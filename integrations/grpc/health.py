@@ -58,6 +58,7 @@ class Health:
         self._probes = probes
         self._asks = asks
         self._status: int | None = None
+        self._one_at_a_time = anyio.Lock()
 
     @property
     def hooks(self) -> tuple[Hook, ...]:
@@ -75,14 +76,20 @@ class Health:
             self._loop.soon(lambda: self._loop.spawn(self._keep_asking))
 
     async def follow(self) -> None:
-        """Say what the phase says; permanently, once the process has been told to stop."""
-        core = self._lifecycle.core
-        if core.phase is not Phase.STARTING and (core.cause is not None or core.traits.stopping):
-            self._status = NOT_SERVING
-            await call(self._servicer.enter_graceful_shutdown)
-        else:
-            reply = await self._probes.readiness(core)
-            await self._set(SERVING if reply.status == 200 else NOT_SERVING)
+        """Say what the phase says; permanently, once the process has been told to stop.
+
+        One call waits for another: a servicer that is being flipped already returns at once, and
+        the hooks of the user's would find it healthy.
+        """
+        async with self._one_at_a_time:
+            core = self._lifecycle.core
+            stopping = core.cause is not None or core.traits.stopping
+            if core.phase is not Phase.STARTING and stopping:
+                self._status = NOT_SERVING
+                await call(self._servicer.enter_graceful_shutdown)
+            else:
+                reply = await self._probes.readiness(core)
+                await self._set(SERVING if reply.status == 200 else NOT_SERVING)
 
     async def _set(self, status: int) -> None:
         if status != self._status:

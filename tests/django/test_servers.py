@@ -105,7 +105,7 @@ def test_workers_that_nobody_has_asked_are_unready_too(
         server.log.wait("Booting worker", count=2)
         server.terminate()
         server.log.wait_event("lame duck")
-        assert {server.get("/readyz").status for _ in range(20)} == {503}
+        server.await_unready(in_a_row=20)
         assert server.get("/livez").status == 200
         assert server.wait() == 0
 

@@ -35,6 +35,7 @@ __all__ = [
     "launch",
     "reserved_port",
     "settings",
+    "until",
 ]
 
 LIMIT = 30.0
@@ -277,6 +278,17 @@ class ServerProcess:
         with contextlib.closing(self.client()) as client:
             return client.get(path)
 
+    def await_unready(self, path: str = "/readyz", *, in_a_row: int = 10) -> None:
+        """Wait until whichever worker is asked says that it is not ready.
+
+        A parent tells its workers at once and speaks; each of them hears it in its own time.
+        """
+        give_up = time.monotonic() + LIMIT
+        answers = 0
+        while answers < in_a_row:
+            answers = answers + 1 if self.get(path).status == 503 else 0
+            assert time.monotonic() < give_up, self.log.text
+
     def url(self, path: str, scheme: str = "http") -> str:
         """Return the address of `path`."""
         return f"{scheme}://127.0.0.1:{self.port}{path}"
@@ -358,6 +370,14 @@ def launch(
         yield server
     finally:
         server.kill()
+
+
+def until(holds: Callable[[], bool]) -> None:
+    """Wait until something that no line tells of holds."""
+    give_up = time.monotonic() + LIMIT
+    while not holds():
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
 
 
 def settings(**values: object) -> dict[str, object]:

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+from grpc_health.v1 import health as grpc_health
+from grpc_health.v1 import health_pb2
+
+from graceful.core.phases import Phase
+from graceful.integrations.grpc.health import Health
 
 from .grpc_contract import QUICK, GrpcContract, Stub, launcher, pushback, running
 from .harness import LIMIT, Launcher, launch, settings
@@ -101,3 +109,23 @@ def test_a_watch_of_health_holds_nothing_up() -> None:
         server.terminate()
         assert server.wait(LIMIT / 2) == 0
         assert server.log.report()["in_flight_at_signal"] == "0"
+
+
+def test_hooks_wait_for_a_flip_that_is_on_its_way() -> None:
+    """A servicer returns at once from a second call while a watching client holds the first."""
+
+    async def flip_twice() -> None:
+        servicer: Any = cast(Any, grpc_health).aio.HealthServicer()
+        core = SimpleNamespace(phase=Phase.LAME_DUCK, cause="SIGTERM")
+        lifecycle: Any = SimpleNamespace(core=core)
+        nobody: Any = None
+        health = Health(servicer, [""], lifecycle, nobody, nobody, asks=False)
+        async with servicer._server_watchers[""]:
+            flips = [asyncio.create_task(health.follow()) for _ in range(2)]
+            _, waiting = await asyncio.wait(flips, timeout=0.2)
+            assert len(waiting) == 2
+        await asyncio.gather(*flips)
+        reply = await servicer.Check(health_pb2.HealthCheckRequest(), None)
+        assert reply.status == health_pb2.HealthCheckResponse.NOT_SERVING
+
+    asyncio.run(flip_twice())

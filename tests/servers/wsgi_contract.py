@@ -48,10 +48,11 @@ class WsgiContract:
 
     def test_every_worker_is_unready_and_serves(self) -> None:
         """In the lame duck each answer of readiness is 503, each other one as before."""
-        with launch(self.launcher, APP, env=settings(propagation_delay=1)) as server:
+        with launch(self.launcher, APP, env=settings(propagation_delay=2)) as server:
             assert server.get("/readyz").status == 200
             server.terminate()
             server.log.wait_event("lame duck")
+            server.await_unready()
             assert {server.get("/readyz").status for _ in range(8)} == {503}
             assert {server.get("/livez").status for _ in range(4)} == {200}
             assert {server.get("/").status for _ in range(8)} == {200}
