@@ -24,8 +24,9 @@ from .core.inflight import BATCH, LONG
 from .core.phases import Phase
 from .core.records import Notice
 from .driver import Hook
-from .lifecycle import Lifecycle, Member, current
+from .lifecycle import Lifecycle, current
 from .loops import AsyncioLoop, Loop, current_loop
+from .members import Member
 from .observers import Observer
 from .probes import Check, Probes
 from .servers import prepare_server

@@ -14,13 +14,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import anyio
 
-from .backstop import Backstop
 from .board import Board, Order, Slot
-from .core.budget import SHARED, Settings, SettingsError, check
+from .core.budget import Settings, SettingsError, check
 from .core.inflight import Hold, Tracker
 from .core.lifecycle import Cause, LifecycleCore
 from .core.phases import IllegalTransition, Phase
@@ -36,41 +35,20 @@ from .core.records import (
     Straggler,
 )
 from .driver import Driver, Hook, HookPhase
+from .guard import Guard
 from .loops import Loop, current_loop, format_frames, frames_of
 from .managed import Managed
+from .members import Member, Members
 from .observers import Broadcast, LogObserver, Observer, render_plain
-from .servers import PlainServer, Server, Worker, detect
+from .servers import Server, Worker, detect
 from .settings import for_development
-from .signals import HANDLED, Handler, SignalTrap, in_main_thread
-from .watchdog import Watchdog
+from .signals import HANDLED, in_main_thread
 
-__all__ = ["Lifecycle", "Member", "current", "on_terminal"]
+__all__ = ["Lifecycle", "current", "on_terminal"]
 
 
 OWN = (ExchangeCut, Fault, Notice, BudgetShort)
 """Records in which a worker speaks of itself; of a stop the parent speaks for all workers."""
-
-
-@dataclass(eq=False, slots=True)
-class Member:
-    """One wrapped app that takes part in the life of its process."""
-
-    name: str
-    settings: Settings
-    loop: Loop
-    lifespan: bool
-    """It will say when it is over; otherwise it is over when its loop is."""
-    hooks: tuple[Hook, ...] = ()
-    receive: object = None
-    """The server's `receive` of its lifespan."""
-    server: Server = field(default_factory=PlainServer)
-    guest: bool = False
-    """It brings hooks and settings to the life of others, takes no signals, and ends with them."""
-
-    @property
-    def alive(self) -> bool:
-        """Whether it still takes part."""
-        return self.lifespan or self.loop.is_alive()
 
 
 class _Owner:
@@ -114,7 +92,7 @@ class Lifecycle:
         self.clock = clock
         self._draw = draw
         self._lock = threading.RLock()
-        self._members: list[Member] = []
+        self._members = Members()
         self._broadcast = Broadcast([LogObserver()])
         self._waiting: list[tuple[Loop, anyio.Event]] = []
         self._own_hooks: list[Hook] = []
@@ -136,11 +114,8 @@ class Lifecycle:
         self.core.tracker.holds.update(holds)  # work may begin before the first app does
         self._driver: Driver | None = None
         self._driving = False
-        self._trap: SignalTrap | None = None
-        self._watchdog: Watchdog | None = None
-        self._backstop: Backstop | None = None
         self._managed: Managed | None = None
-        self._handlers_before: dict[signal.Signals, Handler] = {}
+        self._guard = Guard(self._log_last_report, self._plain_last_report)
         self._loud = False
         self._finished = False
         self.step = ""
@@ -227,13 +202,12 @@ class Lifecycle:
     @property
     def loop(self) -> Loop | None:
         """The loop on which the driver runs: that of the first app still alive."""
-        alive = [m.loop for m in self._members if m.loop.is_alive()]
-        return alive[0] if alive else None
+        return self._members.loop
 
     @property
     def hooks(self) -> list[Hook]:
         """Every hook of this life: those added by code, then each app's own."""
-        return self._own_hooks + [hook for m in self._members for hook in m.hooks]
+        return self._own_hooks + self._members.hooks
 
     @property
     def port_goes(self) -> bool:
@@ -243,9 +217,7 @@ class Lifecycle:
     @property
     def servers(self) -> list[tuple[Server, Loop]]:
         """The servers of the apps that are alive, each with its loop; a guest knows of none."""
-        alive = [m for m in self._members if m.alive]
-        hosts = [m for m in alive if not m.guest]
-        return [(m.server, m.loop) for m in hosts or alive]
+        return self._members.servers
 
     def join(self, member: Member) -> None:
         """An app begins to take part. The first one begins a life.
@@ -254,15 +226,15 @@ class Lifecycle:
             SettingsError: another app of this process has settings that contradict.
         """
         with self._lock:
-            self._members = [m for m in self._members if m.alive]
+            self._members.forget_ended()
             if self.core.phase not in (Phase.STARTING, Phase.SERVING, Phase.LAME_DUCK):
                 self._members.clear()  # that life is ending, and this app begins another
-            if self._members:
-                self._agree(member)
-            elif self.core.phase is not Phase.STARTING or self.core.settings != member.settings:
+            self._members.check(member)
+            fresh = self.core.phase is Phase.STARTING and self.core.settings == member.settings
+            if not self._members and not fresh:
                 self._release()
                 self._reset(member.settings)
-            self._members.append(member)
+            self._members.add(member)
             try:
                 self._attach(member)
             except SettingsError:
@@ -270,21 +242,6 @@ class Lifecycle:
                 if not self._members:
                     self._release()
                 raise
-
-    def _agree(self, member: Member) -> None:
-        other = self._members[0]
-        names = member.settings.differences(other.settings)
-        if member.guest:
-            names = [name for name in names if name in SHARED]
-        if names:
-            values = "; ".join(
-                f"{n} is {getattr(other.settings, n)!r} in {other.name} "
-                f"and {getattr(member.settings, n)!r} in {member.name}"
-                for n in names
-            )
-            raise SettingsError(
-                f"two apps of one process share one stop, but {values}; give both the same settings"
-            )
 
     def _attach(self, member: Member) -> None:
         """Find the server of `member` and take the signals, where there are any to take."""
@@ -298,11 +255,12 @@ class Lifecycle:
         if self.board is not None:
             self._obey(self.board, server)
             return
-        theirs = callable(handler) and self._trap is None
+        theirs = callable(handler) and not self._guard.takes_signals
         self._loud = self._loud or server is not None or theirs
-        if main and self._trap is None:
+        if main and not self._guard.takes_signals:
             if self._loud or (member.lifespan and handler is signal.SIG_DFL):
-                self._take_signals(HANDLED if self._loud else (signal.SIGTERM,))
+                signals = HANDLED if self._loud else (signal.SIGTERM,)
+                self._guard.take_signals(signals, self._on_signal, self.clock, self.settings)
         elif server is not None and not main:
             self.say_once(
                 Notice(
@@ -333,23 +291,11 @@ class Lifecycle:
         """Follow what the parent writes on `board`: a SIGTERM alone says nothing."""
         if self._managed is None:
             self._managed = Managed(board, self, self.clock)
-            self._watchdog = Watchdog(self._log_last_report, self._plain_last_report)
-        if in_main_thread() and not self._handlers_before:
-            # Ctrl-C reaches parents and workers; that of `graceful run` says what it means.
-            for number in HANDLED if board.spawns else (signal.SIGTERM,):
-                self._handlers_before[number] = signal.signal(number, self._managed.on_sigterm)
+        # Ctrl-C reaches parents and workers; that of `graceful run` says what it means.
+        signals = HANDLED if board.spawns else (signal.SIGTERM,)
+        self._guard.follow_parent(signals, self._managed.on_sigterm)
         if isinstance(server, Worker) and server.told_early():
             self._managed.on_sigterm(signal.SIGTERM, None)
-
-    def _take_signals(self, signals: tuple[signal.Signals, ...]) -> None:
-        self._trap = SignalTrap(self._on_signal, self.clock)
-        self._trap.install(signals)
-        self._watchdog = Watchdog(self._log_last_report, self._plain_last_report)
-        settings = self.core.settings
-        self._backstop = Backstop(
-            settings.grace_period - settings.pre_stop - settings.exit_margin / 2
-        )
-        self._backstop.install()
 
     def started(self) -> None:
         """An app is ready to serve."""
@@ -380,11 +326,7 @@ class Lifecycle:
     def leave(self, member: Member) -> None:
         """An app takes part no more. The last one ends the life."""
         with self._lock:
-            known = member in self._members
-            if known:
-                self._members.remove(member)
-            others = self._members if member.guest else [m for m in self._members if not m.guest]
-            last = known and not others
+            last = self._members.remove(member)
         member.server.detach()
         if last:
             self.finish()
@@ -393,38 +335,24 @@ class Lifecycle:
 
     def is_last(self, member: Member) -> bool:
         """Whether no other app of this process is alive."""
-        return not any(m.alive and not m.guest for m in self._members if m is not member)
+        return self._members.is_last(member)
 
     def _release(self) -> None:
         """Give back what this life took from the process."""
         managed, self._managed = self._managed, None
         if managed is not None:
             managed.stop()
-            if in_main_thread():
-                for number, handler in self._handlers_before.items():
-                    signal.signal(number, handler)
-                self._handlers_before.clear()
-        backstop, self._backstop = self._backstop, None
-        trap, self._trap = self._trap, None
-        if trap is not None and not in_main_thread():
-            self._trap, self._backstop = trap, backstop  # only the main thread can give them back
-        elif trap is not None:
-            if backstop is not None:
-                backstop.uninstall()
-            trap.restore()
+        self._guard.give_back()
 
     def forget_in_child(self) -> None:
         """After a fork, in the child: nothing here is the child's, least of all the signals."""
         self._lock = threading.RLock()
-        backstop, trap = self._backstop, self._trap
+        guard = self._guard
         self._members.clear()
         self._waiting.clear()
         self.core.tracker.holds.clear()
         self._reset(Settings())
-        if backstop is not None:
-            backstop.abandon()
-        if trap is not None:
-            trap.abandon()
+        guard.abandon()
 
     # -- moving -----------------------------------------------------------------------------
 
@@ -455,9 +383,8 @@ class Lifecycle:
 
     def _arm_watchdog(self) -> None:
         with self._lock:
-            timeline, watchdog = self.core.timeline, self._watchdog
-        if watchdog is not None and timeline is not None:
-            watchdog.arm(timeline.exits_at, self.core.settings.exit_margin)
+            timeline = self.core.timeline
+        self._guard.arm(timeline, self.core.settings.exit_margin)
 
     def _climb(self, rung: int, cause: Cause, at: float | None = None) -> None:
         with self._lock:
@@ -473,30 +400,23 @@ class Lifecycle:
         """In the signal thread: flip, wake the loop, arm the end, and only then log."""
         if self._is_replaced():
             self.retire(f"{number.name}, a successor serves")
-            if self._backstop is not None:
-                self._backstop.disarm()
+            self._guard.disarm()
             return
         hurry = number is signal.SIGINT and on_terminal()
         with self._lock:
-            backstop, held = self._backstop, 0.0
-            if backstop is not None:
-                held = backstop.held()
             climbed = self.core.climb(
                 number.name,
-                at - held,
+                at - self._guard.held(),
                 managed=any(server.managed for server, _ in self.servers),
                 hurry=hurry,
             )
             flipped_in = self.clock() - at
-            timeline, watchdog = self.core.timeline, self._watchdog
         if climbed is not None:
             self._loud = True
             self._drive()
             self._wake_waiters()
-            if watchdog is not None and timeline is not None:
-                watchdog.arm(timeline.exits_at, self.core.settings.exit_margin)
-        if backstop is not None:
-            backstop.disarm()
+            self._arm_watchdog()
+        self._guard.disarm()
         if climbed is not None:
             self.publish(replace(climbed[0], flipped_in=flipped_in))
             self.publish(climbed[1])
@@ -522,8 +442,8 @@ class Lifecycle:
     def _on_loop(self, action: Callable[[Driver], None]) -> None:
         """Run `action` with the driver, on the loop where it runs."""
         loop = self._driver.loop if self._driver is not None else self.loop
-        if loop is None:  # granian runs its loop in turns: this may be between two of them
-            loop = next((m.loop for m in self._members if m.lifespan), None)
+        if loop is None:
+            loop = self._members.loop_between_turns
         if loop is None or not loop.soon(lambda: action(self._own_driver(loop))):
             self._pass_signal_on()  # nobody is left who could drain
 
@@ -547,10 +467,9 @@ class Lifecycle:
 
     def _pass_signal_on(self) -> None:
         """Let the handler that was there before ours do what it does."""
-        trap = self._trap
-        if trap is None or not in_main_thread():
+        if not self._guard.takes_signals or not in_main_thread():
             return
-        previous = trap.previous.get(signal.SIGTERM)
+        previous = self._guard.previous
         signalled = self.core.cause is not None and self.core.cause.signal
         if callable(previous):
             previous(signal.SIGTERM, None)
@@ -627,8 +546,7 @@ class Lifecycle:
         if self.core.cause is not None:
             self.publish(report)
         self._put_on_board(final=True)
-        if self._watchdog is not None:
-            self._watchdog.stand_down(clean=report.clean, limit=self.core.settings.cleanup_timeout)
+        self._guard.stand_down(clean=report.clean, limit=self.core.settings.cleanup_timeout)
 
     # -- telling ------------------------------------------------------------------------------
 

@@ -30,8 +30,9 @@ from .core.inflight import Exchange
 from .core.phases import Phase
 from .core.records import Notice
 from .driver import Hook
-from .lifecycle import Lifecycle, Member, current
+from .lifecycle import Lifecycle, current
 from .loops import Loop
+from .members import Member
 from .observers import Observer
 from .probes import Answer, Check, Probes
 from .servers import prepare

@@ -38,8 +38,9 @@ from granian.server.mp import MPServer
 from graceful.core.budget import ServerLimit, SettingsError
 from graceful.core.records import Notice
 from graceful.core.traits import traits_named
-from graceful.lifecycle import Lifecycle, Member, current
+from graceful.lifecycle import Lifecycle, current
 from graceful.loops import current_loop
+from graceful.members import Member
 from graceful.servers import ServerOwner, Wrapped
 from graceful.signals import HANDLED, Handler
 from graceful.threads import ThreadLoop

@@ -42,7 +42,8 @@ from graceful.core.budget import ServerLimit, SettingsError
 from graceful.core.inflight import Hold
 from graceful.core.records import Notice
 from graceful.core.traits import traits_named
-from graceful.lifecycle import Member, current
+from graceful.lifecycle import current
+from graceful.members import Member
 from graceful.servers import ServerOwner, Wrapped
 from graceful.signals import Handler
 from graceful.threads import ThreadLoop

@@ -18,7 +18,8 @@ from ..core.lifecycle import Cause
 from ..core.phases import Phase
 from ..core.records import DrainReport, PhaseChanged, Record
 from ..core.traits import UNKNOWN
-from ..lifecycle import Lifecycle, Member
+from ..lifecycle import Lifecycle
+from ..members import Member
 from ..servers import ServerOwner
 from .clock import FakeClock, NothingLeft, VirtualLoop
 

@@ -9,8 +9,8 @@ from typing import Any
 from wsgiref.util import setup_testing_defaults
 
 from ..core.budget import Settings
-from ..lifecycle import Member
 from ..loops import AsyncioLoop
+from ..members import Member
 from ..wsgi import App
 from .process import Process
 

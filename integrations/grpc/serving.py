@@ -26,8 +26,9 @@ from graceful.core.budget import ServerLimit
 from graceful.core.records import Notice
 from graceful.core.traits import traits_named
 from graceful.driver import Hook
-from graceful.lifecycle import Lifecycle, Member, current
+from graceful.lifecycle import Lifecycle, current
 from graceful.loops import AsyncioLoop, Loop, current_loop
+from graceful.members import Member
 from graceful.observers import Observer
 from graceful.probe_server import ProbeServer
 from graceful.probes import Check, Probes

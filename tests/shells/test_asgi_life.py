@@ -182,7 +182,7 @@ async def test_an_app_that_dies_after_its_start_up(world: World) -> None:
     async with world.lifespan(GracefulMiddleware(app)) as lifespan:
         with pytest.raises(RuntimeError, match="poller died"):
             await lifespan.finished()
-    assert world.lifecycle._members == []
+    assert world.lifecycle.servers == []
 
 
 @on_both
@@ -251,7 +251,7 @@ async def test_a_settings_error_fails_the_start_up(world: World) -> None:
     assert failed["message"] == str(lifespan.error)
     assert "exceeds grace_period 30 s (from default) by 9 s" in failed["message"]
     assert "GracefulMiddleware(...)" in failed["message"]
-    assert world.lifecycle._members == []
+    assert world.lifecycle.servers == []
 
 
 @on_both
@@ -508,7 +508,7 @@ def traceless(
     gc.collect()
     assert state() == before
     assert alone.loop is None
-    assert alone._trap is None
+    assert not alone._guard.takes_signals
     assert caplog.record_tuples == []
     assert capfd.readouterr() == ("", "")
     give_up = time.monotonic() + 5  # libc keeps a helper thread of its own for a second

@@ -20,8 +20,9 @@ from graceful.core.budget import ServerLimit, Settings, SettingsError
 from graceful.core.phases import IllegalTransition, Phase
 from graceful.core.records import BudgetShort, DrainReport, Fault, Notice, Record, Rung, Started
 from graceful.core.traits import ServerTraits
-from graceful.lifecycle import Lifecycle, Member
+from graceful.lifecycle import Lifecycle
 from graceful.loops import current_loop
+from graceful.members import Member
 from graceful.servers import PlainServer, detect
 
 from .apps import app_of, hello, slow
@@ -230,7 +231,7 @@ async def test_a_servers_own_timeout_that_would_cut(world: World, server: FakeSe
     (failed,) = lifespan.sent
     assert "test --timeout = 5 s would cut requests" in failed["message"]
     assert signal.getsignal(signal.SIGTERM) is before
-    assert world.lifecycle._members == []
+    assert world.lifecycle.servers == []
     assert world.lifecycle.loop is None
     server.limit_list = []
     async with world.lifespan(GracefulMiddleware(app_of(hello), grace_period=20)):
