@@ -19,11 +19,12 @@ from gunicorn.arbiter import Arbiter
 from graceful.board import Board
 from graceful.core.budget import SettingsError
 from graceful.core.phases import Phase
-from graceful.core.records import ExchangeCut, Fault, Notice
+from graceful.core.records import Fault, Notice
 from graceful.lifecycle import Lifecycle, current
 from graceful.settings import Binding, Keywords, load
 
 from . import gunicorn_workers as workers
+from .gunicorn_abort import say_when_aborted
 from .gunicorn_arbiter import Instance
 from .gunicorn_config import arbiter_timeout, given, note_what_is_given, tell_findings
 
@@ -148,6 +149,7 @@ def add_hooks(cfg: Any, lifecycle: Lifecycle) -> None:
     def post_worker_init(worker: Any) -> None:
         users["post_worker_init"](worker)
         _begin_worker(worker, lifecycle)
+        say_when_aborted(lifecycle, cfg.timeout)
         board.serves()
 
     def worker_exit(server: Any, worker: Any) -> None:
@@ -155,7 +157,6 @@ def add_hooks(cfg: Any, lifecycle: Lifecycle) -> None:
         _guarded(lifecycle, users["worker_exit"], server, worker)
 
     def worker_abort(worker: Any) -> None:
-        _name_what_is_stuck(lifecycle)
         _guarded(lifecycle, users["worker_abort"], worker)
 
     for hook in (when_ready, on_reload, on_exit, *(post_fork, post_worker_init)):
@@ -206,11 +207,3 @@ def _begin_worker(worker: Any, lifecycle: Lifecycle) -> None:
     except SettingsError as error:
         print(f"graceful: {error}", file=sys.stderr)
         sys.exit(Arbiter.WORKER_BOOT_ERROR)
-
-
-def _name_what_is_stuck(lifecycle: Lifecycle) -> None:
-    """The arbiter aborts a worker that has not answered for `timeout` seconds: say why."""
-    now = lifecycle.clock()
-    stuck = lifecycle.core.stragglers(now, stacks=True)
-    if stuck:
-        lifecycle.publish(ExchangeCut(tuple(stuck), 0.0))

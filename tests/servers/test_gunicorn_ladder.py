@@ -7,12 +7,9 @@ respawns until the propagation delay is over.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Generator
 from pathlib import Path
@@ -22,7 +19,17 @@ from graceful.core.managed import REASON_WAIT
 from .contract import goodbye, open_websocket
 from .harness import LIMIT, Launcher, ServerProcess, launch, settings
 from .launchers import GUNICORN_ASGI, GUNICORN_GEVENT, GUNICORN_GTHREAD, GUNICORN_SYNC
-from .test_gunicorn_retire import ON_ALL, ON_STREAMING, app_of, ask, await_end, in_flight, on
+from .test_gunicorn_retire import (
+    ON_ALL,
+    ON_STREAMING,
+    app_of,
+    ask,
+    await_end,
+    control,
+    controlled,
+    in_flight,
+    on,
+)
 
 DELAY = 25.0
 """Seconds of propagation delay that no test waits for: all is over before."""
@@ -222,18 +229,9 @@ def test_websockets_get_their_close_frame() -> None:
 def test_the_control_sockets_shutdown_is_a_sigterm(tmp_path: Path) -> None:
     """`gunicornc -c shutdown` starts the same choreography."""
     path = str(tmp_path / "control")
-    command = [part for part in GUNICORN_ASGI.command if part != "--no-control-socket"]
-    launcher = dataclasses.replace(GUNICORN_ASGI, command=command)
+    launcher = controlled(GUNICORN_ASGI)
     with running(launcher, SHORT, "--control-socket", path) as server:
-        while not os.path.exists(path):
-            time.sleep(0.02)
-        ran = subprocess.run(
-            [sys.executable, "-m", "gunicorn.ctl.cli", "-s", path, "-c", "shutdown"],
-            capture_output=True,
-            timeout=LIMIT,
-            check=False,
-        )
-        assert ran.returncode == 0, ran
+        control(path, "shutdown")
         await_flipped(server)
         assert server.wait(10) == 0
         assert rungs(server) == [("1", "SIGTERM")]

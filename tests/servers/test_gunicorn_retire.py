@@ -6,8 +6,11 @@ import contextlib
 import dataclasses
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
 
@@ -164,6 +167,90 @@ def test_a_worker_that_is_signalled_alone_retires() -> None:
         os.kill(old, signal.SIGTERM)
         await_replaced(server, old)
         assert f"SIGTERM; only worker {old} goes" in server.log.text
+
+
+@contextlib.contextmanager
+def daemon(launcher: Launcher, pid_file: Path) -> Generator[ServerProcess]:
+    """Start gunicorn with one worker as a daemon, which still writes to our pipe."""
+    more = ("-w", "1", "--daemon", "-R", "--pid", str(pid_file), "--keep-alive", "30")
+    with launch(launcher, app_of(launcher), *more, env=QUICK) as server:
+        assert server.process.wait(LIMIT) == 0
+        arbiter = int(pid_file.read_text())
+        try:
+            yield server
+        finally:
+            os.killpg(os.getpgid(arbiter), signal.SIGKILL)
+
+
+@on(GUNICORN_ASGI, GUNICORN_GTHREAD)
+def test_a_daemon_without_workers_for_a_while(launcher: Launcher, tmp_path: Path) -> None:
+    """WINCH retires all workers of a daemon; whoever is served to the end is told 200."""
+    with contextlib.ExitStack() as exits:
+        server = exits.enter_context(daemon(launcher, pid_file := tmp_path / "pid"))
+        arbiter, old = int(pid_file.read_text()), worker_of(server)
+        kept = exits.enter_context(contextlib.closing(server.client()))
+        assert kept.get("/").status == 200
+        trickle = exits.enter_context(contextlib.closing(ask(server, "/trickle")))
+        trickle.read_until(b"first\n")
+        stuck = exits.enter_context(in_flight(server, "/stuck"))
+        os.kill(arbiter, signal.SIGWINCH)
+        server.log.wait(f"SIGWINCH; only worker {old} goes")
+        assert trickle.reply().body == b"first\nlast\n"
+        assert kept.get("/readyz").status == 200
+        last = kept.get("/")
+        assert (last.status, last.closes) == (200, True)
+        stuck.close()
+        end_what_is_stuck(server, old)
+        os.kill(arbiter, signal.SIGTTIN)
+        server.log.wait("Booting worker", count=2)
+        assert server.get("/readyz").status == 200
+        assert worker_of(server) != old
+        assert "lame duck" not in server.log.events()
+
+
+def end_what_is_stuck(server: ServerProcess, pid: int) -> None:
+    """It has been shown to wait for what is in flight; nobody waits for that to be cut."""
+    os.kill(pid, 0)
+    os.kill(pid, signal.SIGKILL)
+    await_end(pid)
+
+
+def control(path: str, command: str) -> None:
+    """Ask the arbiter by its control socket, which gunicorn has had since 25."""
+    give_up = time.monotonic() + LIMIT
+    while not os.path.exists(path):
+        assert time.monotonic() < give_up
+        time.sleep(0.02)
+    ran = subprocess.run(
+        [sys.executable, "-m", "gunicorn.ctl.cli", "-s", path, "-c", command],
+        capture_output=True,
+        timeout=LIMIT,
+        check=False,
+    )
+    assert ran.returncode == 0, ran
+
+
+def controlled(launcher: Launcher) -> Launcher:
+    """Return a launcher that leaves gunicorn its control socket."""
+    command = [part for part in launcher.command if part != "--no-control-socket"]
+    return dataclasses.replace(launcher, command=command)
+
+
+@on(GUNICORN_ASGI, GUNICORN_GTHREAD)
+def test_the_control_socket_removes_a_worker(launcher: Launcher, tmp_path: Path) -> None:
+    """`gunicornc -c "worker remove"` takes the oldest away: it finishes, and no probe fails."""
+    path = str(tmp_path / "control")
+    with running(controlled(launcher), "--control-socket", path) as server:
+        old = worker_of(server)
+        control(path, "worker add")
+        server.log.wait("Booting worker", count=2)
+        with contextlib.closing(ask(server, "/trickle")) as client:
+            client.read_until(b"first\n")
+            control(path, "worker remove")
+            server.log.wait(f"fewer workers; only worker {old} goes")
+            assert client.reply().complete
+        await_replaced(server, old)
+        assert "lame duck" not in server.log.events()
 
 
 def test_a_new_arbiter_takes_the_port_over() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import graceful
+from graceful.threads import original
 from graceful.wsgi import GracefulMiddleware
 
 
@@ -42,6 +43,21 @@ def stuck() -> Iterator[bytes]:
     yield b""
 
 
+def wedged() -> Iterator[bytes]:
+    """A request that keeps the worker from everything else, for ever, gevent's hub included."""
+    mark("wedged begins")
+    while True:
+        original("time", "sleep")(60)
+    yield b""
+
+
+def upload(environ: dict[str, Any]) -> Iterator[bytes]:
+    """An answer that comes when the client has sent the whole body."""
+    length = int(environ["CONTENT_LENGTH"])
+    mark("upload begins")
+    yield b'{"bytes":%d}' % len(environ["wsgi.input"].read(length))
+
+
 def ticks() -> Iterator[bytes]:
     """Events, twenty times a second, for ever."""
     try:
@@ -64,6 +80,10 @@ def respond(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         body = trickle()
     elif path == "/stuck":
         body = stuck()
+    elif path == "/wedged":
+        body = wedged()
+    elif path == "/upload":
+        body = upload(environ)
     elif path == "/ticks":
         body, kind = ticks(), "text/event-stream"
     start_response("200 OK", [("Content-Type", kind)])
