@@ -26,7 +26,7 @@ from graceful.settings import Binding, Keywords, load
 from . import gunicorn_workers as workers
 from .gunicorn_abort import say_when_aborted
 from .gunicorn_arbiter import Instance
-from .gunicorn_config import arbiter_timeout, given, note_what_is_given, tell_findings
+from .gunicorn_config import note_what_is_given, take_from_budget, tell_findings
 
 __all__ = ["install"]
 
@@ -119,11 +119,9 @@ def add_hooks(cfg: Any, lifecycle: Lifecycle) -> None:
     assert settings is not None
     assert board is not None
     try:
-        wanted = arbiter_timeout(settings, given(cfg, "graceful_timeout"))
+        take_from_budget(cfg, settings)
     except SettingsError as error:
         _refuse(lifecycle, str(error))
-        wanted = cfg.graceful_timeout
-    cfg.set("graceful_timeout", wanted)
     users = {name: getattr(cfg, name) for name in HOOKS}
     if lifecycle.phase is Phase.SERVING:  # a reload
         lifecycle.core.settings = settings

@@ -23,6 +23,9 @@ __all__ = ["say_when_aborted"]
 
 CAUSE: Final = "the worker hangs"
 
+INNERMOST: Final = 20
+"""Frames of the main thread to show: those of the arbiter, which has forked it, say nothing."""
+
 
 def say_when_aborted(lifecycle: Lifecycle, timeout: float) -> None:
     """Name what hangs on SIGABRT, then go on as the worker would have. In the main thread.
@@ -55,6 +58,6 @@ def _say(lifecycle: Lifecycle, timeout: float, frame: FrameType | None) -> None:
     core.retire(CAUSE, now, signal=False)  # its instance stays, unless it has been told to go
     core.tally.cut += stuck
     text = f"{os.getpid()}: no sign of life for timeout = {timeout:g} s; its main thread"
-    stack = format_frames(frames_of(frame))
+    stack = format_frames(frames_of(frame)[-INNERMOST:])
     worker = Straggler("worker", text, "", timeout, core.phase.value, stack)
     lifecycle.publish(ExchangeCut((worker, *stuck), 0.0))

@@ -29,7 +29,7 @@ from graceful.instance import summed
 from graceful.lifecycle import Lifecycle
 from graceful.settings import unknown_variables
 
-from .gunicorn_config import tell_findings
+from .gunicorn_config import own_settings, tell_findings
 
 __all__ = ["Instance"]
 
@@ -94,10 +94,10 @@ class Instance:
     def _say_started(self) -> None:
         lifecycle, settings = self._lifecycle, self._core.settings
         lifecycle.tell(self._core.started(lifecycle.clock()))
-        in_force = settings.values() | {"drain_timeout": settings.drain}
-        lifecycle.tell(
-            Started(in_force, dict(settings.sources), f"gunicorn {gunicorn.__version__}")
-        )
+        own, own_sources = own_settings(self._server.cfg)
+        in_force = settings.values() | {"drain_timeout": settings.drain} | own
+        sources = {**settings.sources, **own_sources}
+        lifecycle.tell(Started(in_force, sources, f"gunicorn {gunicorn.__version__}"))
         for text in unknown_variables():
             lifecycle.tell(Notice(text))
         tell_findings(self._server.cfg, lifecycle)

@@ -9,22 +9,24 @@ command line, `GUNICORN_CMD_ARGS`), notes the names. Public names only. Tested w
 
 from __future__ import annotations
 
-import math
 from typing import Any, Final
 
 from gunicorn.config import Config
 
-from graceful.core.budget import Settings, SettingsError
-from graceful.core.managed import worker_findings
+from graceful.core.budget import Settings
 from graceful.core.records import Notice
+from graceful.core.worker_settings import arbiter_timeout, worker_findings
 from graceful.lifecycle import Lifecycle
 
 from . import gunicorn_workers as workers
 
-__all__ = ["arbiter_timeout", "given", "note_what_is_given", "tell_findings"]
+__all__ = ["note_what_is_given", "own_settings", "take_from_budget", "tell_findings"]
 
 GIVEN: Final = "graceful_given"
 """Attribute of a configuration: the names that somebody has set."""
+
+FROM_BUDGET: Final = "graceful_from_budget"
+"""Attribute of a configuration: its `graceful_timeout` is ours."""
 
 
 def note_what_is_given() -> None:
@@ -49,28 +51,35 @@ def given_names(cfg: Any) -> frozenset[str]:
     return names
 
 
-def arbiter_timeout(settings: Settings, given: int | None) -> int:
-    """Return the seconds of gunicorn's `graceful_timeout`, which begins when the delay is over.
+OWN: Final = (
+    *("timeout", "graceful_timeout", "keepalive", "worker_connections"),
+    *("max_requests", "max_requests_jitter", "preload_app"),
+)
+"""What of gunicorn's own matters when an instance stops, for the start-up line."""
 
-    Args:
-        settings: the budget.
-        given: what the user has set, None = left alone: it comes from the budget then.
+
+def own_settings(cfg: Any) -> tuple[dict[str, object], dict[str, str]]:
+    """Return gunicorn's own settings, and where those come from that are not its defaults."""
+    values = {name: getattr(cfg, name) for name in OWN}
+    return values, {name: _source(cfg, name) for name in OWN if name in given_names(cfg)}
+
+
+def _source(cfg: Any, name: str) -> str:
+    """Return where a value comes from; of what is set gunicorn does not tell the place."""
+    if name == "graceful_timeout" and getattr(cfg, FROM_BUDGET, False):
+        return "the budget"
+    return "gunicorn's configuration" if name in given_names(cfg) else "gunicorn's defaults"
+
+
+def take_from_budget(cfg: Any, settings: Settings) -> None:
+    """Have the arbiter wait for its workers as long as the budget says.
 
     Raises:
-        SettingsError: what the user has given would cut requests that the budget lets finish.
+        SettingsError: what the user has set would cut requests that the budget lets finish.
     """
-    needed = settings.drain + settings.cleanup_timeout
-    left = settings.grace_period - settings.pre_stop - settings.propagation_delay
-    if given is None:
-        return math.ceil(left - settings.exit_margin / 2)
-    if given < needed:
-        raise SettingsError(
-            f"gunicorn's graceful_timeout = {given} s would kill workers before drain_timeout "
-            f"{settings.drain:g} + cleanup_timeout {settings.cleanup_timeout:g} = {needed:g} s "
-            f"are over; leave graceful_timeout out (it becomes {math.ceil(left)}), or lower "
-            "drain_timeout"
-        )
-    return given
+    left_alone = given(cfg, "graceful_timeout") is None
+    cfg.set("graceful_timeout", arbiter_timeout(settings, given(cfg, "graceful_timeout")))
+    setattr(cfg, FROM_BUDGET, left_alone)
 
 
 def tell_findings(cfg: Any, lifecycle: Lifecycle) -> None:
@@ -80,13 +89,17 @@ def tell_findings(cfg: Any, lifecycle: Lifecycle) -> None:
         lifecycle.tell(Notice(_unknown(kind)))
     findings = worker_findings(
         lifecycle.core.settings,
-        blocks_heartbeat=cfg.worker_class_str == "sync",
+        blocks_heartbeat=workers.blocks_heartbeat(kind),
         workers=cfg.workers,
         timeout=cfg.timeout,
         max_requests=cfg.max_requests,
         max_requests_jitter=cfg.max_requests_jitter,
         threads=cfg.threads if workers.has_threads(kind) else 0,
         worker_connections=cfg.worker_connections,
+        keepalive=cfg.keepalive,
+        closes_idle=workers.is_known(kind),
+        graceful_timeout=cfg.graceful_timeout,
+        sources={name: _source(cfg, name) for name in OWN},
     )
     for text in findings:
         lifecycle.tell(Notice(text))

@@ -37,14 +37,24 @@ from gunicorn.workers.base import Worker
 
 from graceful.core.budget import ServerLimit
 from graceful.core.traits import traits_named
-from graceful.lifecycle import Lifecycle, Member, current
+from graceful.lifecycle import Lifecycle, current
 from graceful.listeners import close_when_empty
 from graceful.loops import Loop
+from graceful.members import Member
 from graceful.servers import ServerOwner
 from graceful.signals import Handler
 from graceful.threads import ThreadLoop
 
-__all__ = ["GunicornWorker", "adapter_of", "detect", "has_threads", "is_known", "join", "leave"]
+__all__ = [
+    "GunicornWorker",
+    "adapter_of",
+    "blocks_heartbeat",
+    "detect",
+    "has_threads",
+    "is_known",
+    "join",
+    "leave",
+]
 
 CLIENT_CLOSES: Final = 2.0
 """Seconds that a client has to close after a response that says so; gunicorn's own limit."""
@@ -59,6 +69,8 @@ class GunicornWorker:
 
     threads: ClassVar = False
     """Requests are served in threads of a pool."""
+    blocks_heartbeat: ClassVar = False
+    """It gives no sign of life while it serves a request."""
 
     def __init__(self, worker: Any) -> None:
         self._worker = worker
@@ -103,6 +115,8 @@ class GunicornWorker:
 
 class SyncWorker(GunicornWorker):
     """One request at a time, each on a connection of its own."""
+
+    blocks_heartbeat = True
 
     def attach(self, owner: ServerOwner) -> None:
         """A sibling may have shut the listener down: nobody waits there any more."""
@@ -332,8 +346,19 @@ def is_known(kind: type) -> bool:
 
 def has_threads(kind: type) -> bool:
     """Whether workers of this class serve in a pool of threads."""
+    adapter = _adapter_for(kind)
+    return adapter is not None and adapter.threads
+
+
+def blocks_heartbeat(kind: type) -> bool:
+    """Whether workers of this class give no sign of life while they serve a request."""
+    adapter = _adapter_for(kind)
+    return adapter is not None and adapter.blocks_heartbeat
+
+
+def _adapter_for(kind: type) -> type[GunicornWorker] | None:
     row = _row_of(kind)
-    return row is not None and row[2] is not None and row[2].threads
+    return None if row is None else row[2]
 
 
 def _row_of(kind: type) -> tuple[str, str, type[GunicornWorker] | None] | None:

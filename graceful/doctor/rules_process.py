@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from ..core.budget import Settings
-from ..core.managed import CONNECTIONS, worker_findings
 from ..core.platforms import FARGATE_MOST
+from ..core.worker_settings import CONNECTIONS, worker_findings
 from .inforce import (
     delay_before_drain,
     graceful_limit,

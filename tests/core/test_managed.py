@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
-from graceful.core.budget import Settings
-from graceful.core.managed import REASON_WAIT, Verdict, verdict, worker_findings
+from graceful.core.managed import REASON_WAIT, Verdict, verdict
 
 
 @pytest.mark.parametrize(
@@ -29,43 +26,3 @@ def test_the_board_has_the_reason(
 ) -> None:
     """A worker's own signal says only that there is something to be read."""
     assert verdict(rung=rung, retiring=retiring, signalled_at=signalled_at, now=100.0) == what
-
-
-@pytest.mark.parametrize(
-    ("changed", "told"),
-    [
-        pytest.param({}, [], id="gunicorn's defaults"),
-        pytest.param({"timeout": 20.9}, ["timeout = 20.9 s kills"], id="killed while it drains"),
-        pytest.param({"timeout": 21}, [], id="just long enough"),
-        pytest.param({"timeout": 0}, [], id="no timeout"),
-        pytest.param({"timeout": 3, "blocks_heartbeat": False}, [], id="it beats while it serves"),
-        pytest.param({"max_requests": 50}, ["max_requests_jitter = 5"], id="all at once"),
-        pytest.param({"max_requests": 5}, ["max_requests_jitter = 1"], id="all at once, small"),
-        pytest.param({"max_requests": 50, "max_requests_jitter": 1}, [], id="one by one"),
-        pytest.param({"max_requests": 50, "workers": 1}, [], id="there is only one"),
-        pytest.param({"threads": 8}, [], id="a pool, and room for many idle connections"),
-        pytest.param(
-            {"threads": 8, "worker_connections": 8},
-            ["worker_connections = 8 with 8 threads: "],
-            id="full as soon as all threads are busy",
-        ),
-        pytest.param({"worker_connections": 8}, [], id="no pool"),
-        pytest.param({"timeout": 3, "max_requests": 9}, ["timeout", "max_requests"], id="both"),
-    ],
-)
-def test_what_of_gunicorns_own_settings_works_against_the_budget(
-    changed: dict[str, Any], told: list[str]
-) -> None:
-    """Warnings: nothing more is cut than without us."""
-    usual: dict[str, Any] = {
-        "blocks_heartbeat": True,
-        "workers": 2,
-        "timeout": 30,
-        "max_requests": 0,
-        "max_requests_jitter": 0,
-        "threads": 0,
-        "worker_connections": 1000,
-    }
-    said = list(worker_findings(Settings(), **(usual | changed)))
-    assert len(said) == len(told)
-    assert all(part in text for part, text in zip(told, said, strict=True))

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from graceful.integrations.gunicorn_config import OWN
+
 from .contract import APP
 from .harness import LIMIT, ROOT, Launcher, ServerProcess, clean_environment, launch, settings
 from .launchers import GUNICORN_ASGI, GUNICORN_GTHREAD, GUNICORN_SYNC, GUNICORN_UVICORN
@@ -212,10 +214,39 @@ def test_the_arbiters_patience(file: Path, given: str, chosen: int) -> None:
 
 def test_what_works_against_the_budget_is_told(file: Path) -> None:
     """Once, as warnings: nothing is cut by these."""
-    file.write_text(INSTALL + "timeout = 3\nmax_requests = 500\n")
+    file.write_text(INSTALL + "timeout = 3\nmax_requests = 500\ngraceful_timeout = 90\n")
     with launch(GUNICORN_SYNC, WSGI_APP, "-c", str(file)) as server:
-        server.log.wait("timeout = 3 s kills a worker")
-        server.log.wait("max_requests = 500 without max_requests_jitter")
+        server.log.wait(r"timeout = 3 s \(from gunicorn's configuration\) kills a worker")
+        server.log.wait("max_requests = 500 .* without max_requests_jitter")
+        server.log.wait("graceful_timeout = 90 s .* is longer than the 15 s")
+
+
+def test_idle_connections_of_a_full_worker_are_told(file: Path) -> None:
+    """gunicorn counts them, too, and where they stand is said with each number."""
+    file.write_text(INSTALL + "worker_connections = 16\n")
+    with launch(GUNICORN_GTHREAD, WSGI_APP, "-c", str(file)) as server:
+        told = server.log.wait("worker_connections = 16 .* with 16 threads")
+        assert "idle ones too (for keepalive = 2 s)" in told.text
+
+
+def test_gunicorns_own_settings_are_in_the_line_of_the_start(file: Path) -> None:
+    """All that matters when an instance stops, and what of it is no default."""
+    file.write_text(INSTALL + "keepalive = 65\npreload_app = True\n")
+    with launch(GUNICORN_GTHREAD, WSGI_APP, "-c", str(file), "--timeout", "40") as server:
+        line = server.log.wait_event("serving")
+        shown = {name: line.fields[name] for name in OWN}
+        assert shown == {
+            "timeout": "40",
+            "graceful_timeout": "15",
+            "keepalive": "65",
+            "worker_connections": "1000",
+            "max_requests": "0",
+            "max_requests_jitter": "0",
+            "preload_app": "True",
+        }
+        assert "timeout from gunicorn's configuration" in line.text
+        assert "graceful_timeout from the budget" in line.text
+        assert "max_requests from" not in line.text
 
 
 # -- a reload ------------------------------------------------------------------------------------
