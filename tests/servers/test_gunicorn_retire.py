@@ -216,7 +216,7 @@ def end_what_is_stuck(server: ServerProcess, pid: int) -> None:
 
 
 def control(path: str, command: str) -> None:
-    """Ask the arbiter by its control socket, which gunicorn has had since 25."""
+    """Ask the arbiter by its control socket."""
     give_up = time.monotonic() + LIMIT
     while not os.path.exists(path):
         assert time.monotonic() < give_up
