@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from ..core.budget import Settings
+from ..core.platforms import ISTIO_DRAIN
 from .inforce import serves, settings, web
 from .model import Finding, Place, Process, Scene, Workload
 from .units import go, plain
@@ -24,9 +25,6 @@ PROXIES: Final = (
 
 WAITS: Final = re.compile(r"term_timeout|max-sigterm-delay|min-sigterm-delay")
 """Flags by which cloud-sql-proxy stays for a while."""
-
-ISTIO_DRAIN: Final = 5.0
-"""terminationDrainDuration, unless it is given (Istio, ProxyConfig)."""
 
 
 def rules(scene: Scene) -> Iterator[Finding]:
@@ -79,7 +77,7 @@ def _mesh(workload: Workload, process: Process) -> Iterator[Finding]:
     for name, place, stays, setting in _proxies(workload):
         if stays is None or (needed is not None and stays >= needed):
             continue
-        if needed is None and stays > 2 * ISTIO_DRAIN:
+        if needed is None and stays > 2 * ISTIO_DRAIN.value:
             continue
         wants = f"{needed:g} s of delay and drain" if needed is not None else "the app's own stop"
         number = f"{needed:g}" if needed is not None else "30"
@@ -125,8 +123,8 @@ def _istio(config: str) -> float | None:
     if re.search(r"""EXIT_ON_ZERO_ACTIVE_CONNECTIONS["']?\s*:\s*["']?true""", config):
         return None
     given = re.search(r"""terminationDrainDuration["']?\s*:\s*["']?([\w.]+)""", config)
-    seconds = go(given[1]) if given else ISTIO_DRAIN
-    return ISTIO_DRAIN if seconds is None else seconds
+    seconds = go(given[1]) if given else ISTIO_DRAIN.value
+    return ISTIO_DRAIN.value if seconds is None else seconds
 
 
 def _linkerd(workload: Workload) -> float | None:

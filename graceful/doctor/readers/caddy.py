@@ -7,16 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
+from ...core.platforms import CADDY_FAILS, CADDY_INTERVAL, CADDY_KEEPALIVE
 from ..model import Balancer, Check, Fact, Place, Scene
 from ..source import Source, Unreadable
 from ..units import go as seconds_of
 
 __all__ = ["scene"]
 
-INTERVAL, FAILS = 30.0, 1
-"""health_interval and health_fails, unless they are given (Caddy, reverse_proxy)."""
-KEEPALIVE: Final = 120.0
-"""keepalive of the http transport, unless it is given (Caddy, reverse_proxy)."""
 MAX_DEPTH: Final = 50
 
 _TOKEN: Final = re.compile(r'"(?:[^"\\]|\\.)*"|`[^`]*`|[^\s"`]\S*|["`]')
@@ -119,8 +116,8 @@ def _check(proxy: _Line) -> Check | None:
         return None
     written, fails = proxy.value("health_interval"), proxy.value("health_fails")
     interval = seconds_of(written.value) if written else None
-    interval = INTERVAL if interval is None else interval
-    times = int(fails.value) if fails and fails.value.isdigit() else FAILS
+    interval = CADDY_INTERVAL.value if interval is None else interval
+    times = int(fails.value) if fails and fails.value.isdigit() else int(CADDY_FAILS.value)
     place = (path or port or Fact("", proxy.place)).place
     how = f"health_interval {interval:g} s" + (f" × health_fails {times}" if times > 1 else "")
     return Check(place, True, path or Fact("/", place), interval * times, how)
@@ -129,6 +126,6 @@ def _check(proxy: _Line) -> Check | None:
 def _idle(proxy: _Line) -> Fact[float] | None:
     given = proxy.value("keepalive")
     if given is None:
-        return Fact(KEEPALIVE, proxy.place)
+        return Fact(CADDY_KEEPALIVE.value, proxy.place)
     seconds = seconds_of(given.value)
     return None if not seconds else Fact(seconds, given.place)

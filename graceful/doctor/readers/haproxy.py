@@ -8,14 +8,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from ...core.platforms import HAPROXY_FALL, HAPROXY_INTER
 from ..model import Balancer, Check, Fact, Place, Scene
 from ..source import Source
 from ..units import haproxy as seconds_of
 
 __all__ = ["scene"]
-
-INTER, FALL = 2.0, 3
-"""Of a checked server, unless they are given (HAProxy Configuration Manual, 5.2)."""
 
 _SECTIONS: Final = frozenset({"frontend", "backend", "listen", "defaults"})
 _OTHER_SECTIONS: Final = frozenset(
@@ -191,9 +189,9 @@ def _options(words: list[str]) -> dict[str, str]:
 
 def _check(section: _Section, options: Mapping[str, str], place: Place) -> Check:
     inter = seconds_of(options.get("inter"))
-    inter = INTER if inter is None else inter
+    inter = HAPROXY_INTER.value if inter is None else inter
     fast = seconds_of(options.get("fastinter"))
-    fall = int(options["fall"]) if options.get("fall", "").isdigit() else FALL
+    fall = int(options["fall"]) if options.get("fall", "").isdigit() else int(HAPROXY_FALL.value)
     if fast is None or fall == 1:
         return Check(place, *_asked(section), inter * fall, f"inter {inter:g} s × fall {fall}")
     how = f"inter {inter:g} s + fastinter {fast:g} s × {fall - 1}"

@@ -12,6 +12,12 @@ from typing import Any, Final, cast
 
 import crossplane  # type: ignore[import-untyped]
 
+from ...core.platforms import (
+    NGINX_CLIENT_IDLE,
+    NGINX_PLUS_FAILS,
+    NGINX_PLUS_INTERVAL,
+    NGINX_UPSTREAM_IDLE,
+)
 from ..model import Balancer, Check, Fact, Place, Scene
 from ..source import Source, Unreadable
 from ..units import nginx as seconds_of
@@ -19,13 +25,6 @@ from ..units import nginx as seconds_of
 __all__ = ["scene"]
 
 MAX_DEPTH: Final = 50
-
-UPSTREAM_IDLE: Final = 60.0
-"""keepalive_timeout of an upstream, unless it is given (ngx_http_upstream_module)."""
-CLIENT_IDLE: Final = 75.0
-"""keepalive_timeout of a server, unless it is given (ngx_http_core_module)."""
-INTERVAL, FAILS = 5.0, 1
-"""Of nginx Plus's health_check (ngx_http_upstream_hc_module)."""
 
 
 class _Block:
@@ -103,7 +102,7 @@ def _balancer(
     idle = next((b.seconds() for b in upstream.inner if b.name == "keepalive_timeout"), None)
     keeps = next((b for b in upstream.inner if b.name == "keepalive"), None)
     if keeps is not None and idle is None:
-        idle = Fact(UPSTREAM_IDLE, keeps.place)
+        idle = Fact(NGINX_UPSTREAM_IDLE.value, keeps.place)
     return Balancer(
         kind="nginx",
         name=f"upstream {name}",
@@ -113,7 +112,7 @@ def _balancer(
         blind=() if check else tuple(block.place for block in servers),
         idle=idle if keeps is not None and keeps.arguments[:1] != ["0"] else None,
         idle_setting="keepalive_timeout of the upstream",
-        front_idle=client or Fact(CLIENT_IDLE, top.place),
+        front_idle=client or Fact(NGINX_CLIENT_IDLE.value, top.place),
         front_setting="nginx keepalive_timeout",
         retries=Fact("proxy_next_upstream off", off.place) if off and len(servers) > 1 else None,
     )
@@ -128,8 +127,8 @@ def _passes(block: _Block) -> Iterator[_Block]:
 def _check(block: _Block) -> Check:
     given = {name: value for name, _, value in (part.partition("=") for part in block.arguments)}
     interval = seconds_of(given.get("interval"))
-    interval = INTERVAL if interval is None else interval
-    fails = int(given["fails"]) if given.get("fails", "").isdigit() else FAILS
+    interval = NGINX_PLUS_INTERVAL.value if interval is None else interval
+    fails = int(given["fails"]) if given.get("fails", "").isdigit() else int(NGINX_PLUS_FAILS.value)
     path = Fact(given.get("uri", "/"), block.place)
     how = f"interval {interval:g} s × fails {fails}"
     return Check(block.place, True, path, interval * fails, how)
