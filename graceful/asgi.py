@@ -183,7 +183,8 @@ class GracefulMiddleware:
                 if (on_end := shell.tracker.on_end) is not None:
                     on_end()
             # Whatever timer the server started meanwhile has a copy of the context, which leads
-            # here: what it keeps alive should be small, and never the server's own connection.
+            # here: what it keeps alive should be small, and never a body or the connection.
+            exchange._first = exchange._last = None
             exchange.scope = NO_SCOPE
             exchange._receive = exchange._send = after_end
 

@@ -215,14 +215,22 @@ class Connection:
         """Take a message."""
 
 
+class Part(dict[str, object]):
+    """A message with, perhaps, a large body."""
+
+
 @on_one("asyncio")
 async def test_a_context_that_outlives_its_request_keeps_no_connection(world: World) -> None:
     """Servers start timers while they send, and each has a copy of the context of the request."""
     kept: list[contextvars.Context] = []
+    parts: list[weakref.ref[Part]] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         kept.append(contextvars.copy_context())
-        await hello(scope, receive, send)
+        for name in ("start", "body"):
+            part = Part(type=f"http.response.{name}", status=200, headers=[], body=b"much")
+            parts.append(weakref.ref(part))
+            await send(part)
 
     wrapped = GracefulMiddleware(app_of(app))
     connection = Connection()
@@ -234,6 +242,7 @@ async def test_a_context_that_outlives_its_request_keeps_no_connection(world: Wo
         try:
             del connection, scope
             assert alive() is None
+            assert [part() for part in parts] == [None, None]
         finally:
             gc.enable()
     (exchange,) = [value for value in kept[0].values() if isinstance(value, HttpExchange)]
