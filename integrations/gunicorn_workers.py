@@ -41,7 +41,6 @@ from graceful.lifecycle import Lifecycle, current
 from graceful.listeners import close_when_empty
 from graceful.loops import Loop
 from graceful.members import Member
-from graceful.members import Member
 from graceful.servers import ServerOwner
 from graceful.signals import Handler
 from graceful.threads import ThreadLoop
