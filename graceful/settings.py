@@ -11,7 +11,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypedDict
 
-from .core.budget import SETTINGS, SHARED, Settings, SettingsError, Sourced, closest, resolve
+from .core.budget import (
+    SETTINGS,
+    SHARED,
+    Settings,
+    SettingsError,
+    Sourced,
+    closest,
+    resolve,
+    unchecked,
+)
 
 __all__ = ["Binding", "Keywords", "for_development", "load", "unknown_variables"]
 
@@ -60,6 +69,7 @@ def load(
     source: str = "keyword argument",
     environ: Mapping[str, str] | None = None,
     base: Settings | None = None,
+    checked: bool = True,
 ) -> Settings:
     """Return the checked settings in force.
 
@@ -68,6 +78,7 @@ def load(
         source: where those were written, for messages.
         environ: `os.environ` unless given.
         base: what a server's own configuration has set for all apps: keywords add to it.
+        checked: False for who only shows what values that contradict would lead to.
 
     Raises:
         SettingsError: an unknown keyword, an unparsable value, or values that contradict.
@@ -80,7 +91,7 @@ def load(
     }
     from_code = {name: Sourced(value, source) for name, value in keywords.items()}
     if base is None:
-        return resolve(from_env, from_code)
+        return (resolve if checked else unchecked)(from_env, from_code)
     from_code = {
         name: given
         for name, given in from_code.items()

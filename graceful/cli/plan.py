@@ -171,9 +171,9 @@ def _run(
 
 def _view(choice: Choice, settings: Settings, traffic: Traffic, kinds: tuple[str, ...]) -> View:
     advice = advise(choice, settings, traffic)
-    problems = tuple(finding.text for finding in judge(settings, advice, traffic))
+    findings = tuple(judge(settings, choice, advice, traffic))
     wanted = tuple(dict.fromkeys(kinds)) or fitting(choice)
-    return View(settings, choice, advice, traffic, problems, wanted)
+    return View(settings, choice, advice, traffic, findings, wanted)
 
 
 def _console() -> Console:
@@ -254,22 +254,26 @@ def _settings(options: dict[str, float]) -> Settings:
     """Options beat variables, as in `graceful run`."""
     variables = {row.variable for row in SECONDS if row.name in options}
     others = {name: value for name, value in os.environ.items() if name not in variables}
-    return load(options, source="an option of graceful plan", environ=others)
+    source = "an option of graceful plan"
+    return load(options, source=source, environ=others, checked=False)
 
 
 def _data(view: View) -> dict[str, Any]:
     advice = view.advice
     return {
         "fits": not view.problems,
-        "problems": list(view.problems),
+        "findings": [asdict(finding) for finding in view.findings],
+        "problems": view.problems,
         "advised": {"propagation_delay": advice.delay, "grace_period": advice.grace},
         "paste": variables(view.advised),
         "snippets": {kind: snippet(kind, view.advised, view.choice) for kind in view.kinds},
         "in_flight": view.traffic.in_flight,
         "settings": view.settings.values(),
         "timeline": [
-            {"at": step.at, "phase": step.phase, "text": step.text} for step in steps(view.settings)
+            {"at": step.at, "phase": step.phase, "text": step.text}
+            for step in steps(view.settings, view.kill)
         ],
+        "sigkill": asdict(view.kill),
         "platforms": [
             {
                 "platform": path.platform,

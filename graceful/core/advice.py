@@ -16,7 +16,19 @@ from dataclasses import dataclass, replace
 from .budget import Finding, Settings, check
 from .platforms import KNOBS, NEGATIVE_TTL, PLATFORMS, Number, Platform, Way
 
-__all__ = ["Advice", "Choice", "Part", "Path", "Traffic", "advise", "enough", "judge", "used_by"]
+__all__ = [
+    "Advice",
+    "Choice",
+    "Kill",
+    "Part",
+    "Path",
+    "Traffic",
+    "advise",
+    "enough",
+    "judge",
+    "kill",
+    "used_by",
+]
 
 LEAST_DRAIN = 1.0
 """Seconds of drain that are planned where nothing asks for more."""
@@ -94,6 +106,32 @@ class Advice:
         return max(self.paths, key=lambda path: path.seconds, default=None)
 
 
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """SIGKILL, as far as anybody has said when it comes."""
+
+    at: float
+    """Seconds after SIGTERM."""
+    by: str
+    """Who sends it, for people."""
+
+
+def kill(settings: Settings, choice: Choice) -> Kill:
+    """Return when SIGKILL comes: a grace period that nobody has given is the platform's default."""
+    seconds, by = settings.grace_period, "the platform"
+    for name in () if _given(settings) else choice.platforms:
+        grace = PLATFORMS[name].grace
+        if grace is not None and grace.seconds.value < seconds:
+            seconds = grace.seconds.value
+            by = f"{name}, whose default {grace.option} is {seconds:g} s"
+    return Kill(seconds - settings.pre_stop, by)
+
+
+def _given(settings: Settings) -> bool:
+    """Whether somebody has said how long the platform waits."""
+    return settings.source("grace_period") != "default"
+
+
 def used_by(knob: str, choice: Choice) -> list[str]:
     """Return the chosen platforms whose delay this knob is a part of."""
     return [name for name in choice.platforms if knob in _knobs(PLATFORMS[name], choice)]
@@ -115,9 +153,7 @@ def advise(choice: Choice, settings: Settings, traffic: Traffic | None = None) -
     drain = max(settings.stream_window, settings.linger, p99, LEAST_DRAIN)
     kept = max(delay, settings.propagation_delay)
     whole = math.ceil(_sum(replace(settings, propagation_delay=kept), drain))
-    # What is pasted is the greater one, and the platform must wait as long as the process thinks.
-    notes = tuple(_notes(choice, max(whole, math.ceil(settings.grace_period))))
-    return Advice(paths, notes, delay, drain, whole)
+    return Advice(paths, tuple(_notes(choice)), delay, drain, whole)
 
 
 def _sum(settings: Settings, drain: float) -> float:
@@ -207,21 +243,11 @@ def _records(row: Platform, choice: Choice) -> Iterator[Part]:
     yield Part(row.name, refresh.value, "clients and pools look up again", refresh.source)
 
 
-def _notes(choice: Choice, grace: int) -> Iterator[str]:
+def _notes(choice: Choice) -> Iterator[str]:
     for name in choice.platforms:
         row = PLATFORMS[name]
         if row.note:
             yield f"{name}: {row.note}"
-        if row.grace and grace > row.grace.seconds.value:
-            yield (
-                f"{name}: set {row.grace.option} to at least {grace} s; "
-                f"its default is {row.grace.seconds.value:g} s ({row.grace.seconds.source})"
-            )
-        if row.grace and row.grace.most and grace > row.grace.most.value:
-            yield (
-                f"{name}: {row.grace.option} may be {row.grace.most.value:g} s at most "
-                f"({row.grace.most.source}), less than the {grace} s that the process would take"
-            )
         if row.records:
             yield (
                 f"{name}: never take out the last record: 'no such name' is cached too, for "
@@ -229,21 +255,12 @@ def _notes(choice: Choice, grace: int) -> Iterator[str]:
             )
 
 
-def judge(settings: Settings, advice: Advice, traffic: Traffic) -> list[Finding]:
-    """Return what does not fit, each with its numbers and the fix."""
-    found = [finding for finding in check(settings) if finding.severity == "error"]
-    if settings.propagation_delay < advice.delay - 1e-9 and advice.slowest is not None:
-        found.append(
-            Finding(
-                "error",
-                f"propagation_delay {settings.propagation_delay:g} s "
-                f"(from {settings.source('propagation_delay')}) is less than the "
-                f"{advice.delay:g} s that {advice.slowest.platform} needs to notice; set "
-                f"propagation_delay to {advice.delay:g} and grace_period to at least "
-                f"{max(advice.grace, math.ceil(settings.grace_period))}",
-            )
-        )
-    if traffic.p99 is not None and settings.drain < traffic.p99:
+def judge(settings: Settings, choice: Choice, advice: Advice, traffic: Traffic) -> list[Finding]:
+    """Return what does not fit, each with its numbers and the fix; errors come first."""
+    contradictions = [finding for finding in check(settings) if finding.severity == "error"]
+    found = [*contradictions, *_too_early(settings, advice)]
+    # Of a drain that is not there the contradiction has said enough.
+    if traffic.p99 is not None and 0 < settings.drain < traffic.p99:
         found.append(
             Finding(
                 "error",
@@ -251,7 +268,60 @@ def judge(settings: Settings, advice: Advice, traffic: Traffic) -> list[Finding]
                 f"in 100 would be cut; {_longer(settings, advice)}",
             )
         )
-    return found
+    found += _platforms_kill(settings, choice, advice)
+    if not found and settings.grace_period < advice.grace:
+        found.append(
+            Finding(
+                "warning",
+                f"grace_period {settings.grace_period:g} s (from "
+                f"{settings.source('grace_period')}) leaves a drain of {settings.drain:g} s, where "
+                f"{advice.drain:g} s are asked for; {_longer(settings, advice)}",
+            )
+        )
+    return sorted(found, key=lambda finding: finding.severity)
+
+
+def _too_early(settings: Settings, advice: Advice) -> Iterator[Finding]:
+    if advice.slowest is None or settings.propagation_delay >= advice.delay - 1e-9:
+        return
+    yield Finding(
+        "error",
+        f"propagation_delay {settings.propagation_delay:g} s "
+        f"(from {settings.source('propagation_delay')}) is less than the {advice.delay:g} s that "
+        f"{advice.slowest.platform} needs to notice; set propagation_delay to {advice.delay:g} and "
+        f"grace_period to at least {_wanted(settings, advice)}",
+    )
+
+
+def _wanted(settings: Settings, advice: Advice) -> int:
+    """The grace period that is pasted: the platform must wait as long as the process thinks."""
+    return max(advice.grace, math.ceil(settings.grace_period))
+
+
+def _platforms_kill(settings: Settings, choice: Choice, advice: Advice) -> Iterator[Finding]:
+    """Judge the platforms' own grace periods, which are their defaults until somebody raises them.
+
+    A warning where a grace period was given, for then somebody may have done so.
+    """
+    wanted = _wanted(settings, advice)
+    for name in choice.platforms:
+        grace = PLATFORMS[name].grace
+        if grace is None:
+            continue
+        if wanted > grace.seconds.value:
+            yield Finding(
+                "warning" if _given(settings) else "error",
+                f"{name} sends SIGKILL after {grace.seconds.value:g} s unless {grace.option} says "
+                f"otherwise ({grace.seconds.source}), {wanted - grace.seconds.value:g} s before a "
+                f"stop of {wanted} s is over; set {grace.option} to at least {wanted} s",
+            )
+        if grace.most is not None and wanted > grace.most.value:
+            yield Finding(
+                "warning",
+                f"{name}: {grace.option} may be {grace.most.value:g} s at most "
+                f"({grace.most.source}), less than the {wanted} s of this stop; lower what it "
+                "takes, or --lag and the balancer's checks",
+            )
 
 
 def _longer(settings: Settings, advice: Advice) -> str:

@@ -27,6 +27,7 @@ __all__ = [
     "check",
     "closest",
     "resolve",
+    "unchecked",
 ]
 
 
@@ -206,17 +207,26 @@ def resolve(*layers: Mapping[str, Sourced]) -> Settings:
     Raises:
         SettingsError: an unknown name, an unparsable value, or values that contradict.
     """
+    settings = unchecked(*layers)
+    errors = [finding.text for finding in check(settings) if finding.severity == "error"]
+    if errors:
+        raise SettingsError(errors[0])
+    return settings
+
+
+def unchecked(*layers: Mapping[str, Sourced]) -> Settings:
+    """Merge raw values into `Settings` that may contradict: to be shown, never to be served with.
+
+    Raises:
+        SettingsError: an unknown name or an unparsable value.
+    """
     merged: dict[str, Sourced] = {}
     for layer in layers:
         for name, raw in layer.items():
             merged.setdefault(name, raw)
     values = {name: _parse(_row(name, raw), raw) for name, raw in merged.items()}
     sources = MappingProxyType({name: raw.source for name, raw in merged.items()})
-    settings = Settings(**values, sources=sources)
-    errors = [finding.text for finding in check(settings) if finding.severity == "error"]
-    if errors:
-        raise SettingsError(errors[0])
-    return settings
+    return Settings(**values, sources=sources)
 
 
 def _row(name: str, raw: Sourced) -> Setting:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Final
 
-from ..core.advice import Advice
+from ..core.advice import Advice, Kill
 from ..core.budget import Settings
 from ..core.plan import Bar, bars, noticing
 
-__all__ = ["Chart", "Mark", "Row", "chart"]
+__all__ = ["Chart", "Mark", "Row", "by_name", "chart"]
 
 TOP: Final = 30
 """Pixels for the axis."""
@@ -58,6 +59,8 @@ class Chart:
     """Pixels and text."""
     edge: float
     """Where the propagation delay ends, in percent."""
+    kill: float
+    """Where SIGKILL comes, in percent."""
 
 
 class _Scale:
@@ -71,6 +74,10 @@ class _Scale:
         width = max(self.x(bar.ends) - self.x(bar.begins), 0.2)
         x = min(self.x(bar.begins), 100 - width)
         return Mark(round(x, 3), round(width, 3), kind, f"{bar.name}: {span(bar)}")
+
+    def moment(self, at: float, kind: str) -> Mark:
+        """Mark one moment by the narrowest bar that can be seen."""
+        return Mark(min(self.x(at), 99.4), 0.6, kind, f"SIGKILL: {at:g} s")
 
     def axis(self) -> Iterator[tuple[float, str, str]]:
         reach = self.last - self.first
@@ -90,16 +97,26 @@ def span(bar: Bar) -> str:
     return f"{bar.ends - bar.begins:g} s, from {bar.begins:g} to {bar.ends:g} s"
 
 
-def chart(settings: Settings, advice: Advice) -> Chart:
-    """Lay out the stop that `settings` lead to, and below it how the platforms notice."""
-    main, paths = bars(settings), [(path, noticing(path)) for path in advice.paths]
+def chart(settings: Settings, advice: Advice, kill: Kill | None = None) -> Chart:
+    """Lay out the stop that `settings` lead to, and below it how the platforms notice.
+
+    `kill` is SIGKILL where it does not come when `settings` say.
+    """
+    kills = kill.at if kill else settings.grace_period - settings.pre_stop
+    main, paths = bars(settings, kill), [(path, noticing(path)) for path in advice.paths]
     every = [*main, *(bar for _, found in paths for bar in found)]
-    scale = _Scale(min(bar.begins for bar in every), max(bar.ends for bar in every))
+    ends = [0.0, kills, *(bar.begins for bar in every), *(bar.ends for bar in every)]
+    scale = _Scale(min(ends), max(ends))
     heads, rows, y = [(TOP + 20, "The stop, in seconds after SIGTERM")], list[Row](), TOP + HEAD
-    for bar in main:
-        kind = bar.name.replace(" ", "-").lower()
-        rows.append(Row(y, f"{bar.name}: {span(bar)}", (scale.mark(bar, kind),)))
+    for name, found in by_name(main):
+        kind = name.replace(" ", "-").lower()
+        whole = replace(found[0], ends=found[-1].ends)
+        text = f"{name}: {span(whole)}" + (", cut by SIGKILL" * (found[-1].kind == "never"))
+        marks = tuple(scale.mark(b, "never" if b.kind == "never" else kind) for b in found)
+        rows.append(Row(y, text, marks))
         y += ROW
+    rows.append(Row(y, f"SIGKILL: {kills:g} s after SIGTERM", (scale.moment(kills, "kill"),)))
+    y += ROW
     if paths:
         heads.append((y + 20, "Until each platform has noticed"))
         y += HEAD
@@ -111,4 +128,10 @@ def chart(settings: Settings, advice: Advice) -> Chart:
         rows.append(Row(y, text, marks))
         y += ROW
     edge = scale.x(settings.propagation_delay)
-    return Chart(y + 6, tuple(scale.axis()), tuple(rows), tuple(heads), edge)
+    axis = tuple(scale.axis())
+    return Chart(y + 6, axis, tuple(rows), tuple(heads), edge, scale.x(kills))
+
+
+def by_name(found: list[Bar]) -> list[tuple[str, list[Bar]]]:
+    """Put the two halves of a bar that SIGKILL falls into side by side again."""
+    return [(name, list(group)) for name, group in groupby(found, key=lambda bar: bar.name)]

@@ -7,6 +7,8 @@ from typing import Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from ..core.advice import Kill
+from ..core.budget import Settings
 from ..core.plan import steps
 from .chart import chart
 from .paste import snippet
@@ -28,12 +30,12 @@ _templates = Environment(
 
 def page(view: View) -> str:
     """Return the page: the verdict, the stop as given and as advised, each second's source."""
-    pictures = [("As given", view.settings)]
-    if view.advised.differences(view.settings):
-        pictures.append(("As advised", view.advised))
+    pictures: list[tuple[str, Settings, Kill | None]] = [("As given", view.settings, view.kill)]
+    if view.changes:
+        pictures.append(("As advised", view.advised, None))
     return _templates.get_template("page.html").render(
         view=view,
-        pictures=[(name, chart(s, view.advice), steps(s)) for name, s in pictures],
+        pictures=[(name, chart(s, view.advice, k), steps(s, k)) for name, s, k in pictures],
         snippets=[(kind, snippet(kind, view.advised, view.choice)) for kind in view.kinds],
         width="100%",
         alone=False,
@@ -42,6 +44,6 @@ def page(view: View) -> str:
 
 def svg(view: View) -> str:
     """Return the picture of the stop as given."""
-    drawn = chart(view.settings, view.advice)
+    drawn = chart(view.settings, view.advice, view.kill)
     text = _templates.get_template("picture.svg").render(c=drawn, width=WIDTH, alone=True)
     return text + "\n"

@@ -49,9 +49,18 @@ def snippet(kind: str, settings: Settings, choice: Choice) -> str:
     return "\n".join(KINDS[kind](settings, choice))
 
 
-def _env(settings: Settings, _: Choice) -> Iterator[str]:
+def _env(settings: Settings, choice: Choice) -> Iterator[str]:
+    yield from _beside(settings, choice)
     for name, value in variables(settings).items():
         yield f"{name}={value}"
+
+
+def _beside(settings: Settings, choice: Choice) -> Iterator[str]:
+    """Say what has to stand at the platform, where that is not in the same file."""
+    for name in choice.platforms:
+        grace = PLATFORMS[name].grace
+        if grace is not None:
+            yield f"# {name}: {grace.option} of at least {_whole(settings)} s"
 
 
 def _kubernetes(settings: Settings, choice: Choice) -> Iterator[str]:
@@ -81,8 +90,9 @@ def _probe(check: Check) -> Iterator[tuple[str, str, Number]]:
     yield "timeoutSeconds", "probe_timeout", check.timeout
 
 
-def _gunicorn(settings: Settings, _: Choice) -> Iterator[str]:
+def _gunicorn(settings: Settings, choice: Choice) -> Iterator[str]:
     names = {row.variable: row.name for row in SETTINGS}
+    yield from _beside(settings, choice)
     yield "# gunicorn.conf.py; graceful_timeout follows from it: leave it out"
     yield "from graceful.integrations.gunicorn import install"
     yield ""

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..core.budget import Settings
 from ..core.plan import Bar, bars, noticing, steps
+from .chart import by_name
 from .paste import snippet
 from .view import View
 
@@ -19,15 +19,18 @@ __all__ = ["picture", "show"]
 WIDTH: Final = 50
 """Columns of the time axis; with the names and numbers a line has less than 80."""
 
-FILL: Final = {"main": "#", "inner": "-", "notice": "=~"}
+FILL: Final = {"main": "#", "inner": "-", "never": "x", "notice": "=~"}
 """Parts of one platform's delay take turns."""
-COLOURS: Final = {"main": "yellow", "inner": "cyan", "notice": "blue"}
+COLOURS: Final = {"main": "yellow", "inner": "cyan", "never": "red", "notice": "blue"}
+SEVERITIES: Final = {"error": "bold red", "warning": "yellow"}
 
 
 def show(view: View, console: Console) -> None:
     """Print everything."""
     console.print(Text("The longest stop, seconds after SIGTERM", "bold"))
-    console.print(_steps(view.settings))
+    if view.refused:
+        console.print(Text("(graceful would not start with these settings)", "red"))
+    console.print(_steps(view))
     console.print()
     for drawn in picture(view):
         console.print(drawn)
@@ -44,8 +47,9 @@ def show(view: View, console: Console) -> None:
         console.print(Text(answer))
     for note in view.advice.notes:
         console.print(Text.assemble(("note: ", "cyan"), note))
-    for problem in view.problems:
-        console.print(Text.assemble(("error: ", "bold red"), problem))
+    for finding in view.findings:
+        severity = finding.severity
+        console.print(Text.assemble((f"{severity}: ", SEVERITIES[severity]), finding.text))
     for kind in view.kinds:
         console.print()
         console.print(Text(f"To paste ({kind}):", "bold"))
@@ -53,10 +57,10 @@ def show(view: View, console: Console) -> None:
             console.print(Text("  " + line), soft_wrap=True)  # a line that is folded pastes wrong
 
 
-def _steps(settings: Settings) -> Table:
+def _steps(view: View) -> Table:
     table = _table()
     table.add_column()
-    for step in steps(settings):
+    for step in steps(view.settings, view.kill):
         table.add_row(f"{step.at:.1f}", step.phase, Text(step.text))
     return table
 
@@ -71,12 +75,14 @@ def _table() -> Table:
 
 def picture(view: View) -> list[Text]:
     """Return the stop as bars on one scale, and below it how the platforms notice."""
-    main = bars(view.settings)
+    main, kills = bars(view.settings, view.kill), view.kill.at
     paths = {path.platform: noticing(path) for path in view.advice.paths}
     every = [*main, *(bar for found in paths.values() for bar in found)]
-    first, last = min(b.begins for b in every), max(b.ends for b in every)
+    ends = [0.0, kills, *(bar.begins for bar in every), *(bar.ends for bar in every)]
+    first, last = min(ends), max(*ends, min(ends) + 0.001)
     lines = [_axis(first, last)]
-    lines += [_line(bar.name, [bar], first, last) for bar in main]
+    lines += [_line(name, found, first, last) for name, found in by_name(main)]
+    lines.append(_moment("SIGKILL", kills, first, last))
     lines += [_line(f"{name} sees", found, first, last) for name, found in paths.items()]
     return lines
 
@@ -96,10 +102,17 @@ def _line(name: str, found: list[Bar], first: float, last: float) -> Text:
         drawn[begins:ends] = fill[number % len(fill)] * (ends - begins)
     begins_at = found[0].begins if found and found[0].kind != "notice" else 0.0
     seconds = found[-1].ends - begins_at if found else 0.0
-    colour = COLOURS[found[0].kind] if found else ""
-    return Text.assemble(
-        f"  {name:<15} |", ("".join(drawn[:WIDTH]), colour), f"| {_short(seconds)} s"
-    )
+    line = Text(f"  {name:<15} |{''.join(drawn[:WIDTH])}| {_short(seconds)} s")
+    if found:
+        line.stylize(COLOURS[found[0].kind], 19, 19 + WIDTH)
+    line.highlight_regex(r"x+(?=[ x]*\|)", COLOURS["never"])
+    return line
+
+
+def _moment(name: str, at: float, first: float, last: float) -> Text:
+    column = min(round((at - first) * WIDTH / (last - first)), WIDTH - 1)
+    drawn = f"{' ' * column}^".ljust(WIDTH)
+    return Text.assemble(f"  {name:<15} |", (drawn, COLOURS["never"]), f"| {_short(at)} s")
 
 
 def _short(seconds: float) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from ..core.advice import Advice, Choice, Traffic, enough
-from ..core.budget import Settings
+from ..core.advice import Advice, Choice, Kill, Traffic, enough, kill
+from ..core.budget import Finding, Settings, check
 
 __all__ = ["View"]
 
@@ -20,8 +20,8 @@ class View:
     choice: Choice
     advice: Advice
     traffic: Traffic
-    problems: tuple[str, ...]
-    """Empty: the settings fit."""
+    findings: tuple[Finding, ...]
+    """What does not fit; without errors the settings do."""
     kinds: tuple[str, ...]
     """Which settings to paste: keys of `KINDS`."""
 
@@ -31,16 +31,38 @@ class View:
         return enough(self.settings, self.advice)
 
     @property
+    def problems(self) -> list[str]:
+        """The errors' texts."""
+        return [finding.text for finding in self.findings if finding.severity == "error"]
+
+    @property
+    def kill(self) -> Kill:
+        """When SIGKILL comes as things are."""
+        return kill(self.settings, self.choice)
+
+    @property
+    def changes(self) -> bool:
+        """Whether anything has to change, here or at the platform, for the stop to fit."""
+        return bool(self.problems or self.advised.differences(self.settings))
+
+    @property
+    def refused(self) -> bool:
+        """Whether a process with these settings would stop at start."""
+        return any(finding.severity == "error" for finding in check(self.settings))
+
+    @property
     def verdict(self) -> str:
         """One line for people."""
         if not self.problems:
             return "The settings fit"
+        if self.refused:
+            return "The settings contradict: graceful would not start with them"
         return "The settings do not fit"
 
     @property
     def answers(self) -> list[str]:
         """What is advised, and what the traffic means for it."""
-        advice, traffic, drain = self.advice, self.traffic, self.settings.drain
+        advice, traffic, drain = self.advice, self.traffic, max(self.settings.drain, 0.0)
         found: list[str] = []
         if advice.paths:
             found.append(f"Advised propagation_delay: {advice.delay:g} s")

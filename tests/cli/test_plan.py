@@ -41,6 +41,76 @@ def test_the_platform_waits_as_long_as_the_process_thinks() -> None:
     assert "stop_grace_period: 30s" in output
 
 
+def test_a_default_that_is_too_short_is_an_error_and_in_what_is_pasted() -> None:
+    """The picture shows where SIGKILL falls; with the grace period given it is a reminder."""
+    result = run("--platform", "docker", "--paste", "env")
+    assert result.exit_code == 1
+    assert "10.0             SIGKILL by docker" in result.output
+    assert "# docker: stop_grace_period of at least 30 s" in result.output
+    again = run("--platform", "docker", "--grace-period", "30")
+    assert again.exit_code == 0
+    assert "warning: docker sends SIGKILL after 10 s unless stop_grace_period" in again.output
+    assert "30.0             SIGKILL by the platform, never needed" in again.output
+
+
+def test_settings_that_contradict_are_drawn() -> None:
+    """Where SIGKILL falls, what never happens, and what would fit; graceful itself refuses them."""
+    result = run("--platform", "kubernetes", "--propagation-delay", "40")
+    assert result.exit_code == 1
+    assert "graceful would not start with these settings" in result.output
+    assert "30.0             SIGKILL by the platform: all that is left is cut" in result.output
+    (duck,) = [line for line in result.output.splitlines() if line.startswith("  lame duck ")]
+    (kill,) = [line for line in result.output.splitlines() if line.startswith("  SIGKILL ")]
+    assert duck.index("x") == kill.index("^")
+    assert (
+        "propagation_delay 40 s (from an option of graceful plan) leaves nothing" in result.output
+    )
+    told = json.loads(run("--propagation-delay", "40", "--format", "json").output)
+    assert (told["fits"], told["findings"][0]["severity"]) == (False, "error")
+    assert told["sigkill"] == {"at": 30.0, "by": "the platform"}
+    assert told["timeline"][-1]["at"] == 30
+    assert run(**told["paste"]).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--grace-period", "0"),
+        ("--pre-stop", "40"),
+        ("--drain-timeout", "0"),
+        ("--drain-timeout", "90"),
+        ("--stream-window", "90"),
+        ("--cleanup-timeout", "40", "--p99", "9"),
+        ("--grace-period", "0", "--propagation-delay", "0", "--cleanup-timeout", "0"),
+        ("--propagation-delay", "1e7"),
+    ],
+)
+def test_every_contradiction_has_a_picture_and_a_way_out(
+    tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    file = tmp_path / "p.html"
+    result = run(*arguments, "--format", "json", "--output", str(file))
+    assert result.exit_code == 1, result.output
+    told = json.loads(result.output)
+    assert [finding for finding in told["findings"] if finding["severity"] == "error"]
+    assert "SIGKILL" in told["timeline"][-1]["text"]
+    assert "SIGKILL" in run(*arguments).output
+    assert "graceful would not start" in file.read_text("utf-8")
+    assert run(**told["paste"]).exit_code == 0
+
+
+def test_nothing_at_all_can_be_drawn() -> None:
+    zero = [f"--{name}=0" for name in ("grace-period", "propagation-delay", "cleanup-timeout")]
+    zero += [f"--{name}=0" for name in ("exit-margin", "linger", "stream-window")]
+    assert "SIGKILL" in run(*zero).output
+    assert "1e+300" in run("--propagation-delay", "1e300").output
+
+
+def test_a_value_that_is_no_number_is_still_refused() -> None:
+    result = run(GRACEFUL_GRACE_PERIOD="long")
+    assert (result.exit_code, "give a number of seconds" in result.output) == (1, True)
+
+
 def test_a_sum_that_is_too_long() -> None:
     result = run(GRACEFUL_GRACE_PERIOD="8", GRACEFUL_PROPAGATION_DELAY="7")
     assert result.exit_code == 1

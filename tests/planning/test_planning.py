@@ -33,8 +33,8 @@ def plan(*names: str, settings: Settings | None = None, kinds: tuple[str, ...] =
     given, choice = settings or Settings(), Choice(names, {}, {})
     traffic = Traffic(50, 0.2, 8)
     advice = advise(choice, given, traffic)
-    problems = tuple(finding.text for finding in judge(given, advice, traffic))
-    return View(given, choice, advice, traffic, problems, kinds or fitting(choice))
+    findings = tuple(judge(given, choice, advice, traffic))
+    return View(given, choice, advice, traffic, findings, kinds or fitting(choice))
 
 
 @given(NAMES, st.floats(0, 20))
@@ -151,6 +151,18 @@ def test_what_comes_from_outside_is_text() -> None:
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Generator[Browser]:
     with open_browser(tmp_path_factory.mktemp("profile")) as opened:
         yield opened
+
+
+def test_a_browser_shows_where_sigkill_falls(browser: Browser, tmp_path: Path) -> None:
+    file = tmp_path / "plan.html"
+    view = plan("docker", "haproxy", settings=Settings(propagation_delay=40))
+    file.write_text(page(view), encoding="utf-8")
+    browser.show(file, width=400, dark=False)
+    assert browser.complaints == []
+    assert browser.overlaps("svg text, h1, h2, h3, p, table, pre") == []
+    assert browser.run("document.querySelectorAll('svg').length") == 2
+    assert browser.run("document.querySelectorAll('svg')[0].querySelectorAll('.never').length") > 0
+    assert browser.run("document.querySelectorAll('svg')[1].querySelectorAll('.never').length") == 0
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
