@@ -73,6 +73,8 @@ class Shell:
     """For what the core counts: here many threads ask it at once."""
     no_files: set[type]
     """Types of bodies that are known for no file wrappers."""
+    counts_blocks: bool
+    """The server asks for `len(body)`."""
 
 
 class WsgiExchange(Exchange):
@@ -165,13 +167,13 @@ class WsgiExchange(Exchange):
             headers = self._start_late(headers)
         if exc_info is None:
             self._write = self._start(status, headers)
-            return self.write
+            return self
         try:
             self._recognised = False
             self._write = self._start(status, headers, exc_info)
         finally:
             exc_info = None  # as the specification asks: no cycle through the traceback
-        return self.write
+        return self
 
     def _start_late(self, headers: Headers) -> Headers:
         shell = self.shell
@@ -185,8 +187,11 @@ class WsgiExchange(Exchange):
         protocol: str = self.environ.get("SERVER_PROTOCOL", "HTTP/1.1")
         return protocol.startswith("HTTP/1")
 
-    def write(self, data: bytes) -> None:
-        """What the app calls instead of the server's `write`."""
+    def __call__(self, data: bytes) -> None:
+        """What the app calls instead of the server's `write`, if it does.
+
+        Not as a method, which would have to be bound for each response that never asks for it.
+        """
         if self.ended:
             raise StreamClosed("this response was ended: its client has been told to go elsewhere")
         if not self._recognised:

@@ -29,6 +29,7 @@ from .core.farewell import checked_event_name
 from .core.inflight import Exchange
 from .core.phases import Phase
 from .core.records import Notice
+from .core.traits import traits_of_wsgi
 from .driver import Hook
 from .lifecycle import Lifecycle, current
 from .loops import Loop
@@ -136,7 +137,7 @@ class GracefulMiddleware:
                 return answered
         shell = self._shell
         if shell is None or shell.lifecycle.core is not shell.core:
-            shell = self._entered()
+            shell = self._entered(environ)
             if shell is None:
                 return _refuse(start_response, self._problem, [])
         exchange = WsgiExchange()
@@ -159,7 +160,7 @@ class GracefulMiddleware:
             exchange._body = body
             kind: type = type(body)
             if kind is list and (plain or not exchange.farewell_due):
-                if len(body) == 1:  # type: ignore[arg-type]
+                if shell.counts_blocks and len(body) == 1:  # type: ignore[arg-type]
                     exchange.__class__ = OneBlock
                 return exchange
             if kind not in shell.no_files and exchange.is_file(kind):
@@ -186,7 +187,7 @@ class GracefulMiddleware:
         if self._probes is None:
             return None
         probe = self._probes.match(path)
-        shell = self._entered()
+        shell = self._entered(environ)
         if shell is None and probe == "ready":
             return _refuse(start_response, self._problem, [("Cache-Control", "no-store")])
         core = shell.core if shell is not None else self.lifecycle.core
@@ -204,9 +205,9 @@ class GracefulMiddleware:
 
     def enter(self) -> bool:
         """Join the lifecycle before the first request does it. False when settings are wrong."""
-        return self._entered() is not None
+        return self._entered({}) is not None
 
-    def _entered(self) -> Shell | None:
+    def _entered(self, environ: Environ) -> Shell | None:
         """Make sure that this app takes part; None when its settings are wrong."""
         if self.error is not None:
             return None
@@ -214,7 +215,7 @@ class GracefulMiddleware:
             shell, lifecycle = self._shell, self.lifecycle
             if shell is None or lifecycle.core is not shell.core:
                 try:
-                    self._shell = shell = self._join(lifecycle)
+                    self._shell = shell = self._join(lifecycle, environ)
                     self._refused = None
                 except SettingsError as error:
                     self._refused = error
@@ -225,10 +226,10 @@ class GracefulMiddleware:
     def _problem(self) -> str:
         return str(self.error or self._refused or "")
 
-    def _join(self, lifecycle: Lifecycle) -> Shell:
+    def _join(self, lifecycle: Lifecycle, environ: Environ) -> Shell:
         if lifecycle.phase in (Phase.DRAINING, Phase.CLOSING):
             # A worker's first request may be its last: nothing can be joined any more.
-            return self._new_shell(lifecycle, lifecycle.loop or ThreadLoop())
+            return self._new_shell(lifecycle, lifecycle.loop or ThreadLoop(), environ)
         loop = lifecycle.loop or ThreadLoop()  # under gunicorn the worker has one
         member = Member(self._name(), self.settings, loop, False, self._hooks, guest=True)
         self._forget = [lifecycle.observe(observer) for observer in self._observers]
@@ -246,10 +247,11 @@ class GracefulMiddleware:
 
             self._probe_server = ProbeServer(self.settings, self._probes, lifecycle)
             self._probe_server.start()
-        return self._new_shell(lifecycle, loop)
+        return self._new_shell(lifecycle, loop, environ)
 
-    def _new_shell(self, lifecycle: Lifecycle, loop: Loop) -> Shell:
+    def _new_shell(self, lifecycle: Lifecycle, loop: Loop, environ: Environ) -> Shell:
         tracker = lifecycle.core.tracker
+        server = traits_of_wsgi(str(environ.get("SERVER_SOFTWARE", "")))
         return Shell(
             lifecycle=lifecycle,
             core=lifecycle.core,
@@ -261,6 +263,7 @@ class GracefulMiddleware:
             sse_event=self.sse_event,
             lock=threading.Lock(),
             no_files=set(),
+            counts_blocks=server.counts_blocks,
         )
 
     def _name(self) -> str:

@@ -42,6 +42,8 @@ class ServerTraits:
     software: str = ""
     """How `SERVER_SOFTWARE` begins in its WSGI environ; empty = it serves no WSGI."""
     says_close: SaysClose = "header"
+    counts_blocks: bool = True
+    """It asks how many blocks a WSGI body has, and sends the length of a single one."""
     lifespan: bool = True
     """It asks ASGI apps to start and to shut down."""
     state: bool = True
@@ -98,6 +100,7 @@ TRAITS: Final = (
         integration="graceful.integrations.gunicorn_workers",
         software="gunicorn",
         says_close="response",
+        counts_blocks=False,
         denies=False,
     ),
     ServerTraits(

@@ -1,4 +1,4 @@
-"""How soon after SIGTERM to gunicorn's arbiter the last probe is told 200, for each class of worker.
+"""How soon after SIGTERM to its arbiter the last probe of a gunicorn is told 200, by worker class.
 
 Idle, and under as much load as one client of another CPU can make. What a probe takes anyway, in
 the second before the signal, is measured with the same probes: where the machine itself is late,

@@ -19,7 +19,8 @@ from graceful.wsgi import GracefulMiddleware
 BLOCK = 5_000
 ROUNDS = 60
 BAR = 3.0
-HEADERS = [("Content-Length", "5"), ("Content-Type", "text/plain; charset=utf-8")]
+TYPE = ("Content-Type", "text/plain; charset=utf-8")
+HEADERS = [("Content-Length", "5"), TYPE]
 
 App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -49,6 +50,14 @@ class Body:
 def in_an_iterable(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
     """Answer as Flask and Werkzeug do."""
     start_response("200 OK", HEADERS)
+    return Body()
+
+
+def of_unknown_length(
+    environ: dict[str, Any], start_response: Callable[..., Any]
+) -> Iterable[bytes]:
+    """Answer as templates that are rendered in parts do: nobody can tell yet what it will be."""
+    start_response("200 OK", [TYPE])
     return Body()
 
 
@@ -127,7 +136,7 @@ def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = 
 def block(target: App) -> float:
     """Return the seconds for one request, over a block of them."""
     environs = [new_environ() for _ in range(BLOCK)]
-    began = time.perf_counter()
+    began = time.thread_time()  # whoever else is on the machine does not count
     while environs:  # an environ is let go of after its request, as by a server
         body = target(environs.pop(), start_response)
         for _ in body:
@@ -135,7 +144,7 @@ def block(target: App) -> float:
         close = getattr(body, "close", None)
         if close is not None:
             close()
-    return (time.perf_counter() - began) / BLOCK
+    return (time.thread_time() - began) / BLOCK
 
 
 def ratio_for(app: App) -> float:
@@ -166,7 +175,7 @@ def ratio_for(app: App) -> float:
 
 def main() -> float:
     """Return the worst ratio."""
-    return max(ratio_for(in_a_list), ratio_for(in_an_iterable))
+    return max(map(ratio_for, (in_a_list, in_an_iterable, of_unknown_length)))
 
 
 if __name__ == "__main__":
