@@ -26,6 +26,7 @@ from .model import (
     Server,
     Workload,
 )
+from .readers.systemd import dropped_in, is_dropin
 from .units import plain
 
 __all__ = ["assembled"]
@@ -38,7 +39,7 @@ OWN_CONF: Final = "gunicorn.conf.py"
 
 def assembled(scene: Scene) -> Scene:
     """Return `scene` with every part where it belongs."""
-    workloads = [_with_configs(workload, scene) for workload in scene.workloads]
+    workloads = [_with_configs(workload, scene) for workload in _with_dropins(scene.workloads)]
     workloads = _with_images(workloads, scene.images)
     workloads = [_each(workload, map(_with_options, workload.processes)) for workload in workloads]
     workloads = _with_confs(workloads, scene.confs)
@@ -48,6 +49,21 @@ def assembled(scene: Scene) -> Scene:
 
 def _each(workload: Workload, changed: Iterable[Process]) -> Workload:
     return replace(workload, processes=tuple(changed))
+
+
+def _with_dropins(workloads: Iterable[Workload]) -> list[Workload]:
+    """A unit and its drop-ins are one, in the order in which they are given."""
+    found: list[Workload] = []
+    units: dict[str, int] = {}
+    for workload in workloads:
+        at = units.get(workload.name) if workload.platform == "systemd" else None
+        if at is not None and is_dropin(workload.place.file):
+            found[at] = dropped_in(found[at], workload)
+            continue
+        if workload.platform == "systemd":
+            units.setdefault(workload.name, len(found))
+        found.append(workload)
+    return found
 
 
 def _with_configs(workload: Workload, scene: Scene) -> Workload:

@@ -256,7 +256,8 @@ CATALOGUE: Final = (
         "Whoever reuses an idle connection must be the one that gives up first: client < balancer "
         "< server. When the server is first, a request may be sent just while it closes, and "
         "becomes a 502 that nobody may retry if it is a POST. uvicorn keeps idle connections for "
-        "5 s, gunicorn for 2 s; an ALB and nginx for 60 s, Caddy for 120 s.",
+        "5 s, gunicorn for 2 s; an ALB and nginx for 60 s, Caddy for 120 s. nginx keeps them where "
+        "its upstream has keepalive, and from 1.29.7 on everywhere.",
     ),
     Rule(
         "balancer-blind",

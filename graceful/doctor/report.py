@@ -63,8 +63,12 @@ def _summary(found: Examination) -> Text:
     return Text.assemble(
         Text(", ").join(told),
         f" in {looked}.\n",
-        (f"graceful check --explain {found.findings[0].id} tells more.", "dim"),
+        (f"graceful check --explain {_worst(found).id} tells more.", "dim"),
     )
+
+
+def _worst(found: Examination) -> Finding:
+    return min(found.findings, key=lambda f: SEVERITIES.index(RULES[f.id].severity))
 
 
 def _looked_at(found: Examination) -> str:

@@ -100,7 +100,7 @@ _NGINX = re.compile(r"^\s*(upstream\s+\S+|server|http|events|location\s[^\n{]+)\
 _CADDY = re.compile(r"^\s*reverse_proxy\b", re.M)
 _SERVICES = re.compile(r"^services\s*:", re.M)
 _KIND = re.compile(r"""^\s*(- )?["']?kind["']?\s*:|"kind"\s*:""", re.M)
-_TASK = re.compile(r"""["']?containerDefinitions["']?\s*:""")
+_TASK = re.compile(r"""["']?[cC]ontainerDefinitions["']?\s*:""")
 _GUNICORN = re.compile(
     r"^(bind|workers|worker_class|threads|timeout|graceful_timeout|keepalive)\s*=", re.M
 )

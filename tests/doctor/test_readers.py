@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from graceful.doctor import Source, units
+from graceful.doctor import Source, examine, units
 from graceful.doctor.commands import of_arguments, of_line, of_script
 from graceful.doctor.model import Place
 from graceful.doctor.yamltree import documents
@@ -156,3 +156,35 @@ def test_null_and_local_tags_are_no_text() -> None:
     """`!Ref` is CloudFormation's to know."""
     (document,) = documents(Source("x", "a: ~\nb: null\nc: !Ref X\nd: 'null'\n", "ecs"))
     assert document.texts() == {"d": "null"}
+
+
+UNIT = """[Service]
+Environment=GRACEFUL_GRACE_PERIOD=60
+ExecStart=/venv/bin/uvicorn app:app
+TimeoutStopSec=60
+"""
+DROPIN = """[Service]
+Environment=GRACEFUL_PROPAGATION_DELAY=5
+TimeoutStopSec=20
+"""
+
+
+def test_a_drop_in_belongs_to_its_unit() -> None:
+    """Given together they are one; alone a drop-in says nothing of what it does not set."""
+    unit = Source("etc/web.service", UNIT, "systemd")
+    more = Source("etc/web.service.d/more.conf", DROPIN, "systemd")
+    (finding,) = examine([unit, more]).findings
+    assert (finding.id, finding.place.file, finding.place.line) == ("grace-exceeded", more.name, 3)
+    assert finding.subject == "unit web.service"
+    assert examine([unit]).findings == ()
+    silent = Source(more.name, DROPIN.replace("TimeoutStopSec=20", "Nice=1"), "systemd")
+    assert examine([silent]).findings == ()
+
+
+def test_a_variable_that_only_a_drop_in_sets_counts() -> None:
+    unit = Source("web.service", UNIT, "systemd")
+    more = Source(
+        "web.service.d/a.conf", "[Service]\nEnvironment=GRACEFUL_GRACE_PERIOD=70", "systemd"
+    )
+    (finding,) = examine([unit, more]).findings
+    assert "grace_period 70 s counts on more than TimeoutStopSec 60 s" in finding.text

@@ -16,6 +16,7 @@ __all__ = ["scene"]
 
 MAX_DEPTH: Final = 50
 
+_HEREDOC: Final = re.compile(r"\s<<([A-Za-z0-9_-]+)\s*$")
 _TOKEN: Final = re.compile(r'"(?:[^"\\]|\\.)*"|`[^`]*`|[^\s"`]\S*|["`]')
 
 
@@ -53,7 +54,7 @@ def scene(source: Source) -> Scene:
 def _parsed(source: Source) -> _Line:
     top = _Line([""], Place(source.name, 1))
     stack = [top]
-    for number, row in enumerate(source.text.splitlines(), 1):
+    for number, row in _rows(source.text):
         words = _words(row)
         opens = bool(words) and words[-1] == "{"
         words = words[:-1] if opens else words
@@ -73,6 +74,24 @@ def _parsed(source: Source) -> _Line:
     if len(stack) > 1:
         raise Unreadable(source.name, "is not a Caddyfile: a } is missing", stack[-1].place.line)
     return top
+
+
+def _rows(text: str) -> Iterator[tuple[int, str]]:
+    """Yield the lines with their numbers, without what heredocs and long strings hold."""
+    until = ""
+    for number, row in enumerate(text.splitlines(), 1):
+        if until:
+            ended = until in row if until == "`" else row.split()[:1] == [until]
+            if not ended:
+                continue
+            row = row.partition(until)[2]
+            until = ""
+        heredoc = _HEREDOC.search(row)
+        if heredoc:
+            until = heredoc[1]
+        elif row.partition("#")[0].count("`") % 2:
+            row, until = row[: row.rindex("`")], "`"
+        yield number, row
 
 
 def _words(row: str) -> list[str]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Final
+
 from ...core.platforms import DOCKER_GRACE
 from ..commands import of_arguments, split
 from ..model import Command, Fact, Grace, Process, Scene, Workload
@@ -20,14 +23,45 @@ def scene(source: Source) -> Scene:
     """
     return Scene(
         workloads=tuple(
-            _service(name, node)
+            _service(name, *_extended(node, document.at("services")))
             for document in documents(source)
             for name, node in document.at("services").mapping.items()
         )
     )
 
 
-def _service(name: str, node: Node) -> Workload:
+def _extended(node: Node, services: Node) -> tuple[Node, bool]:
+    """Return a service with what it extends, and whether a part of that is in another file."""
+    layers, elsewhere = [node], False
+    for _ in range(MAX_EXTENDS):
+        extends = layers[-1].at("extends")
+        if not extends.there:
+            break
+        name = extends.text() or extends.at("service").text() or ""
+        base = services.at(name)
+        if extends.at("file").there or not base.there:
+            elsewhere = True
+            break
+        layers.append(base)
+    merged = {key: child for layer in reversed(layers) for key, child in layer.mapping.items()}
+    return replace(node, mapping={**merged, ENV: _merged_env(layers)}), elsewhere
+
+
+ENV: Final = "environment"
+MAX_EXTENDS: Final = 10
+"""Steps from a service to what it extends in the end: they may run in a circle."""
+
+
+def _merged_env(layers: list[Node]) -> Node:
+    """Return the variables as one mapping: a service's own beat those of what it extends."""
+    found: dict[str, Node] = {}
+    for layer in reversed(layers):
+        for name, fact in _env(layer.at(ENV)).items():
+            found[name] = Node(fact.place, fact.value)
+    return Node(layers[0].place, mapping=found, there=bool(found))
+
+
+def _service(name: str, node: Node, elsewhere: bool) -> Workload:
     grace = node.at("stop_grace_period")
     seconds = go(grace.text())
     command = _command(node)
@@ -48,7 +82,9 @@ def _service(name: str, node: Node) -> Workload:
         kind="service",
         name=name,
         place=node.place,
-        grace=Grace(
+        grace=None
+        if elsewhere and seconds is None
+        else Grace(
             "stop_grace_period",
             DOCKER_GRACE.value if seconds is None else seconds,
             grace.place,

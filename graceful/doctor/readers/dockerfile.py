@@ -14,6 +14,7 @@ from ..source import Source
 __all__ = ["scene"]
 
 _INSTRUCTION: Final = re.compile(r"\s*([A-Za-z]+)\s+(.*)", re.S)
+_HEREDOC: Final = re.compile(r"""<<-?["']?(\w+)["']?""")
 _ENV: Final = re.compile(r"""([A-Za-z_]\w*)=("(?:[^"\\]|\\.)*"|'[^']*'|\S*)""")
 
 
@@ -76,7 +77,11 @@ def _exec_form(text: str) -> list[str] | None:
 
 def _instructions(text: str) -> Iterator[tuple[str, str, int]]:
     held, began = "", 0
+    ends: list[str] = []
     for number, row in enumerate(text.splitlines(), 1):
+        if ends:  # what a heredoc has inside is no instruction
+            ends = ends[1:] if row.strip("\t") == ends[0] else ends
+            continue
         if row.lstrip().startswith("#") or (not row.strip() and not held):
             continue
         began = began if held else number
@@ -85,6 +90,8 @@ def _instructions(text: str) -> Iterator[tuple[str, str, int]]:
             continue
         match = _INSTRUCTION.match(held + row)
         held = ""
+        if match and match[1].upper() in ("RUN", "COPY", "ADD"):
+            ends = _HEREDOC.findall(match[2])
         if match:
             yield match[1].upper(), match[2].strip(), began
 

@@ -1,8 +1,12 @@
-"""ECS task definitions, as JSON (or YAML): containers, stopTimeout, who depends on whom."""
+"""ECS task definitions, as JSON or YAML: containers, stopTimeout, who depends on whom.
+
+Also those of a CloudFormation template, whose names begin with a capital.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from ...core.platforms import ECS_GRACE
 from ..commands import of_arguments
@@ -30,6 +34,15 @@ def _tasks(document: Node) -> Iterator[Node]:
     for node in (document, document.at("taskDefinition"), *document.sequence):
         if node.at("containerDefinitions").there:
             yield node
+    for resource in document.at("Resources").mapping.values():
+        if resource.at("Type").text() == "AWS::ECS::TaskDefinition":
+            yield _uncapitalized(resource.at("Properties"))
+
+
+def _uncapitalized(node: Node) -> Node:
+    """Return what CloudFormation has in the spelling of the API; `Ref` and the like say nothing."""
+    mapping = {k[:1].lower() + k[1:]: _uncapitalized(v) for k, v in node.mapping.items()}
+    return replace(node, mapping=mapping, sequence=[_uncapitalized(v) for v in node.sequence])
 
 
 def _task(task: Node) -> Workload:

@@ -134,6 +134,8 @@ def _take(section: _Section, words: list[str], place: Place) -> None:
     elif key in ("use_backend", "default_backend"):
         section.sends_to.update(words[1:2])
     else:
+        if key in CHECKS:  # the last one counts, whatever it asks
+            section.settings = {k: v for k, v in section.settings.items() if k not in CHECKS}
         section.settings[key] = (words[2:] if two else words[1:], place)
 
 
@@ -143,8 +145,10 @@ def _balancer(section: _Section, fronts: list[_Section]) -> Balancer:
     servers = [([*common, *words], words, place) for words, place in section.servers]
     checked = [(_options(words), place) for words, _, place in servers if _is_checked(words)]
     blind = tuple(
-        place for words, _, place in servers if not _is_checked(words) and "backup" not in words
+        place for words, _, place in servers if not (_is_checked(words) or IDLE & set(words))
     )
+    if _is_no_http(section):
+        checked, blind = [], ()
     return Balancer(
         kind="haproxy",
         name=f"{section.kind} {section.name}",
@@ -158,6 +162,25 @@ def _balancer(section: _Section, fronts: list[_Section]) -> Balancer:
         front_setting=f"haproxy {_idle_key(front)}",
         retries=_retries(section, len(servers)),
     )
+
+
+IDLE: Final = frozenset({"backup", "disabled"})
+"""Servers that get no requests as things are."""
+
+
+def _is_no_http(section: _Section) -> bool:
+    """Whether this leads to something else than web servers, a database for instance."""
+    asks = "option httpchk" in section.settings
+    return bool(OTHER_CHECKS & section.settings.keys()) or (
+        section.value("mode") == "tcp" and not asks
+    )
+
+
+OTHER_CHECKS: Final = frozenset(
+    f"option {name}-check" for name in ("mysql", "pgsql", "redis", "ldap", "spop")
+) | {"option smtpchk"}
+
+CHECKS: Final = OTHER_CHECKS | {"option httpchk", "option tcp-check", "option ssl-hello-chk"}
 
 
 def _front(section: _Section, fronts: list[_Section]) -> _Section:

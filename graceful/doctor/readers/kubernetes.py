@@ -37,6 +37,7 @@ PODS: Final = {
     "ReplicaSet": ("spec", "template"),
     "ReplicationController": ("spec", "template"),
     "Rollout": ("spec", "template"),  # Argo's
+    "DeploymentConfig": ("spec", "template"),  # OpenShift's
 }
 """Kinds that serve, and where their pod is. Jobs are stopped by being done."""
 

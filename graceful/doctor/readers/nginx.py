@@ -58,11 +58,21 @@ def scene(source: Source) -> Scene:
     locations = [block for block in (*top.named("location"), *top.named("server")) if block.inner]
     client = next((b.seconds() for b in top.named("keepalive_timeout") if not _in(b, top)), None)
     off = next((b for b in top.named("proxy_next_upstream") if "off" in b.arguments), None)
+    streams = [upstream for stream in top.named("stream") for upstream in stream.named("upstream")]
+    others = {
+        c.arguments[0] for b in locations for c in b.inner if c.name in OTHERS and c.arguments
+    }
     return Scene(
         balancers=tuple(
-            _balancer(upstream, locations, client, off, top) for upstream in top.named("upstream")
+            _balancer(upstream, locations, client, off, top)
+            for upstream in top.named("upstream")
+            if upstream not in streams and not others & set(upstream.arguments)
         )
     )
+
+
+OTHERS: Final = frozenset({"fastcgi_pass", "memcached_pass", "scgi_pass"})
+"""What leads to no web server of Python's."""
 
 
 def _in(block: _Block, top: _Block) -> bool:
@@ -97,7 +107,7 @@ def _balancer(
 ) -> Balancer:
     name = upstream.arguments[0] if upstream.arguments else ""
     servers = [block for block in upstream.inner if block.name == "server" and block.arguments]
-    passing = [b for b in locations if any(name in p.arguments[0] for p in _passes(b))]
+    passing = [b for b in locations if any(_leads(p.arguments[0], name) for p in _passes(b))]
     check = next((_check(c) for b in passing for c in b.inner if c.name == "health_check"), None)
     idle = next((b.seconds() for b in upstream.inner if b.name == "keepalive_timeout"), None)
     keeps = next((b for b in upstream.inner if b.name == "keepalive"), None)
@@ -116,6 +126,11 @@ def _balancer(
         front_setting="nginx keepalive_timeout",
         retries=Fact("proxy_next_upstream off", off.place) if off and len(servers) > 1 else None,
     )
+
+
+def _leads(address: str, name: str) -> bool:
+    host = address.rpartition("://")[2]
+    return host == name or host.startswith((f"{name}/", f"{name}$", f"{name}:"))
 
 
 def _passes(block: _Block) -> Iterator[_Block]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import PurePath
 from typing import Final
 
@@ -13,7 +13,7 @@ from ..model import Command, Fact, Grace, Place, Process, Scene, Workload
 from ..source import Source
 from ..units import systemd as seconds_of
 
-__all__ = ["scene"]
+__all__ = ["dropped_in", "is_dropin", "scene"]
 
 PREFIXES: Final = "@-:+!|"
 """What may stand before a program in Exec lines."""
@@ -27,25 +27,43 @@ def scene(source: Source) -> Scene:
         place = Place(source.name, line)
         if section != "Service":
             continue
-        if key == "Environment":
+        if key == "Environment" and not value:
+            env.clear()  # an empty assignment resets the list
+        elif key == "Environment":
             env.update({name: Fact(value, place) for name, value in _assignments(value)})
         elif key in ("TimeoutSec", "TimeoutStopSec"):
             settings["TimeoutStopSec"] = Fact(value, place)
         elif value:
             settings[key] = Fact(value, place)
-    if not settings:
+    if not settings and not env:
         return Scene()
-    name = PurePath(source.name).name
-    return Scene(workloads=(_unit(source, name, settings, env),))
+    return Scene(workloads=(_unit(source.name, settings, env),))
+
+
+def dropped_in(unit: Workload, more: Workload) -> Workload:
+    """Lay a drop-in, 'web.service.d/more.conf', over its unit: the later assignment counts."""
+    env = {**unit.processes[0].env, **more.processes[0].env}
+    return _unit(unit.place.file, {**unit.notes, **more.notes}, env)
+
+
+def is_dropin(file: str) -> bool:
+    """Whether a file only adds to a unit."""
+    return PurePath(file).parent.name.endswith(".service.d")
+
+
+def _name(file: str) -> str:
+    path = PurePath(file)
+    return path.parent.name.removesuffix(".d") if is_dropin(file) else path.name
 
 
 def _unit(
-    source: Source, name: str, settings: dict[str, Fact[str]], env: dict[str, Fact[str | None]]
+    file: str, settings: Mapping[str, Fact[str]], env: Mapping[str, Fact[str | None]]
 ) -> Workload:
-    start = settings.get("ExecStart")
-    place = start.place if start else Place(source.name, 1)
+    name, start = _name(file), settings.get("ExecStart")
+    place = start.place if start else Place(file, 1)
     limit = settings.get("TimeoutStopSec")
     seconds = seconds_of(limit.value) if limit else None
+    known = limit is not None or not is_dropin(file)  # a drop-in alone says nothing of the rest
     grace = Grace(
         "TimeoutStopSec",
         SYSTEMD_GRACE.value if seconds is None else seconds,
@@ -65,7 +83,7 @@ def _unit(
         kind="unit",
         name=name,
         place=place,
-        grace=grace,
+        grace=grace if known else None,
         processes=(process,),
         notes=settings,
     )
@@ -80,8 +98,8 @@ def _entries(text: str) -> Iterator[tuple[str, str, str, int]]:
     section, held, began = "", "", 0
     for number, row in enumerate(text.splitlines(), 1):
         line = row.strip()
-        if not held and (not line or line[0] in "#;"):
-            continue
+        if line[:1] in ("#", ";") or (not held and not line):
+            continue  # a comment does not end what goes on
         began = began if held else number
         if line.endswith("\\"):
             held += line[:-1] + " "
