@@ -1,18 +1,67 @@
-"""The report of a whole instance: that of its managing parent, with the numbers of all workers.
+"""What every managing parent says for its whole instance: that it serves, is told to stop, is gone.
 
-For every parent that has a board. Pure sums over what the workers have left there; nothing here
-reads the board or tells anybody.
+The report is the parent's own with the numbers that its workers have left on the board. What a
+signal means is `core.managing`'s; when there is something to say, and to whom else, the parent's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from .board import Slot
-from .core.records import DrainReport, Straggler
+from .board import Board, Order, Slot
+from .core.budget import Settings
+from .core.lifecycle import Cause
+from .core.records import DrainReport, Record, Started, Straggler
+from .lifecycle import Lifecycle
 
-__all__ = ["summed"]
+__all__ = ["climb", "say_gone", "say_started", "summed"]
+
+NOTHING: Mapping[str, object] = {}
+
+
+def say_started(
+    lifecycle: Lifecycle,
+    settings: Settings,
+    server: str,
+    own: Mapping[str, object] = NOTHING,
+    own_sources: Mapping[str, str] | None = None,
+) -> None:
+    """The instance serves: say with which settings.
+
+    Args:
+        lifecycle: of the parent's process.
+        settings: those in force.
+        server: name and version.
+        own: settings of the server's that matter, too.
+        own_sources: where those come from that are no defaults.
+    """
+    lifecycle.tell(lifecycle.core.started(lifecycle.clock()))
+    in_force = {**settings.values(), "drain_timeout": settings.drain, **own}
+    lifecycle.tell(Started(in_force, {**settings.sources, **(own_sources or {})}, server))
+
+
+def climb(
+    lifecycle: Lifecycle, board: Board, rung: int, cause: str, at: float
+) -> tuple[Record | None, ...]:
+    """Climb to `rung`, and have all workers climb; nothing when already there or above.
+
+    The board is written here, and what is returned is to be told afterwards: a log that blocks must
+    keep no worker from hearing.
+    """
+    climbed = lifecycle.core.climb_to(rung, Cause(cause, signal=True), at)
+    if climbed is None:
+        return ()
+    board.climb(Order(lifecycle.core.rung, at, cause))
+    return climbed
+
+
+def say_gone(lifecycle: Lifecycle, report: DrainReport) -> None:
+    """All workers are gone: say how it went, once, for all of them."""
+    core, now = lifecycle.core, lifecycle.clock()
+    for step in (core.delay_over, core.drained, core.closed):
+        lifecycle.tell(step(now))
+    lifecycle.tell(report)
 
 
 def summed(report: DrainReport, slots: Sequence[Slot]) -> DrainReport:

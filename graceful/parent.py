@@ -23,12 +23,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
-from .board import Board, Order
+from .board import Board
 from .core.budget import ServerLimit, check
-from .core.lifecycle import Cause
+from .core.managing import next_rung, stop_is_due
 from .core.phases import Phase
-from .core.records import DrainReport, Notice, Started, Straggler
-from .instance import summed
+from .core.records import DrainReport, Notice, Straggler
+from .instance import climb, say_gone, say_started, summed
 from .lifecycle import Lifecycle, current, on_terminal
 from .observers import render_plain
 from .settings import load
@@ -181,8 +181,7 @@ class Parent:
     @property
     def starts_no_more(self) -> bool:
         """Whether a worker that leaves has done so because the instance goes."""
-        timeline = self._core.timeline
-        return timeline is not None and self._lifecycle.clock() >= timeline.delay_ends
+        return stop_is_due(self._core.timeline, self._lifecycle.clock())
 
     def end(self) -> int:
         """All workers are gone: say how it went. Returns the exit status, 0 or 70."""
@@ -194,12 +193,8 @@ class Parent:
         if self._core.cause is None:
             return 0
         report = self._report()
-        now = self._lifecycle.clock()
         if self.board.has_served:
-            self._lifecycle.tell(self._core.delay_over(now))
-            self._lifecycle.tell(self._core.drained(now))
-            self._lifecycle.tell(self._core.closed(now))
-            self._lifecycle.tell(report)
+            say_gone(self._lifecycle, report)
         self._watchdog.stand_down(clean=report.clean, limit=self._core.settings.cleanup_timeout)
         return 0 if report.clean else EXIT_CUT
 
@@ -272,9 +267,7 @@ class Parent:
         if settings is None or core.phase is not Phase.STARTING:
             return
         core.settings = settings
-        self._lifecycle.tell(core.started(self._lifecycle.clock()))
-        in_force = settings.values() | {"drain_timeout": settings.drain}
-        self._lifecycle.tell(Started(in_force, dict(settings.sources), self._server.name))
+        say_started(self._lifecycle, settings, self._server.name)
         for finding in check(settings, self._server.limits()):
             self.says(finding.text)
 
@@ -284,16 +277,13 @@ class Parent:
         cause = signal.Signals(what).name if isinstance(what, int) else what
         # Where nobody has served there is no balancer to wait for.
         hurry = (what == signal.SIGINT and on_terminal()) or not self.board.has_served
-        rung = max(self._core.rung + 1, 2 if hurry or not signalled else 1)
+        rung = next_rung(self._core.rung, waits=signalled and not hurry)
         if not self.board.has_served and signalled and not self._core.rung:
             self.says(
                 "no worker has said that it serves: it has not started yet, or its app is not "
                 "wrapped in GracefulMiddleware and stops as the server alone would stop it"
             )
-        climbed = self._core.climb_to(rung, Cause(cause, signal=True), at)
-        if climbed is None:
-            return
-        self.board.climb(Order(self._core.rung, at, cause))
+        climbed = climb(self._lifecycle, self.board, rung, cause, at)
         self._arm()
         for record in climbed if self.board.has_served else ():
             self._lifecycle.tell(record)
@@ -310,7 +300,7 @@ class Parent:
         timeline = core.timeline
         if timeline is None:
             return
-        if not self._stopping and (now >= timeline.delay_ends or core.phase is Phase.CLOSING):
+        if not self._stopping and stop_is_due(timeline, now):
             self._stopping = True
             self._server.stop()
             if self.board.has_served:

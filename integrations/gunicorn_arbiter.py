@@ -23,9 +23,9 @@ from typing import Any, Final
 import gunicorn
 
 from graceful.board import Board, Order
-from graceful.core.lifecycle import Cause
-from graceful.core.records import Notice, Started
-from graceful.instance import summed
+from graceful.core.managing import next_rung, stop_is_due
+from graceful.core.records import Notice
+from graceful.instance import climb, say_gone, say_started, summed
 from graceful.lifecycle import Lifecycle
 from graceful.settings import unknown_variables
 
@@ -92,12 +92,8 @@ class Instance:
         setattr(self._server, f"handle_{name}", handle)
 
     def _say_started(self) -> None:
-        lifecycle, settings = self._lifecycle, self._core.settings
-        lifecycle.tell(self._core.started(lifecycle.clock()))
-        own, own_sources = own_settings(self._server.cfg)
-        in_force = settings.values() | {"drain_timeout": settings.drain} | own
-        sources = {**settings.sources, **own_sources}
-        lifecycle.tell(Started(in_force, sources, f"gunicorn {gunicorn.__version__}"))
+        lifecycle, name = self._lifecycle, f"gunicorn {gunicorn.__version__}"
+        say_started(lifecycle, self._core.settings, name, *own_settings(self._server.cfg))
         for text in unknown_variables():
             lifecycle.tell(Notice(text))
         tell_findings(self._server.cfg, lifecycle)
@@ -113,11 +109,14 @@ class Instance:
         first = self._signalled is None and not self._core.rung
         if first and number == signal.SIGTERM and not self._server.reexec_pid:
             self._signalled = time.monotonic()
-            self._board.climb(Order(self._first_rung(), self._signalled, "SIGTERM"))
+            self._board.climb(Order(self._next_rung(), self._signalled, "SIGTERM"))
 
-    def _first_rung(self) -> int:
-        """Return 2 where systemd holds the socket: who is started next serves what comes now."""
-        return 2 if self._server.systemd else 1
+    def _next_rung(self) -> int:
+        """Nobody has to notice where systemd holds the socket: who is started next serves it."""
+        return next_rung(self._core.rung, waits=not self._server.systemd)
+
+    def _stop_is_due(self) -> bool:
+        return stop_is_due(self._core.timeline, self._lifecycle.clock())
 
     def handle_term(self) -> None:
         """What the arbiter does on SIGTERM, of which the last one is our own."""
@@ -125,12 +124,9 @@ class Instance:
             # A new arbiter serves the port: this one's workers are replaced, and no more.
             self._board.retires("SIGUSR2")
             self._stop()
-        timeline = self._core.timeline
-        if self._core.rung == 1 and timeline and self._lifecycle.clock() >= timeline.delay_ends:
-            self._lifecycle.tell(self._core.delay_over(self._lifecycle.clock()))
-            self._stop()
-        self._climb(2 if self._core.rung else self._first_rung(), "SIGTERM")
-        if self._core.rung > 1 or not self._core.settings.propagation_delay:
+        if not self._stop_is_due():
+            self._climb(self._next_rung(), "SIGTERM")
+        if self._stop_is_due():
             self._lifecycle.tell(self._core.delay_over(self._lifecycle.clock()))
             self._stop()
 
@@ -146,12 +142,10 @@ class Instance:
         return signal.SIGQUIT
 
     def _climb(self, rung: int, cause: str) -> None:
-        lifecycle, now = self._lifecycle, time.monotonic()
-        at = now if self._core.rung or self._signalled is None else self._signalled
-        climbed = self._core.climb_to(rung, Cause(cause, signal=True), at)
-        self._board.climb(Order(rung, now, cause))
-        for record in climbed or ():
-            lifecycle.tell(record)
+        heard = None if self._core.rung else self._signalled
+        at = time.monotonic() if heard is None else heard
+        for record in climb(self._lifecycle, self._board, rung, cause, at):
+            self._lifecycle.tell(record)
 
     def wait_for_signals(self, timeout: float = 1.0) -> list[Any]:
         """Wait no longer than the propagation delay, whose end counts as another SIGTERM."""
@@ -160,8 +154,8 @@ class Instance:
             return list(self._wait(timeout=timeout))
         left = max(0.0, timeline.delay_ends - self._lifecycle.clock())
         signals = list(self._wait(timeout=min(timeout, left)))
-        over = self._lifecycle.clock() >= timeline.delay_ends
-        return [*signals, signal.SIGTERM] if over and signal.SIGTERM not in signals else signals
+        due = self._stop_is_due() and signal.SIGTERM not in signals
+        return [*signals, signal.SIGTERM] if due else signals
 
     # -- workers that are replaced ---------------------------------------------------------------
 
@@ -195,10 +189,8 @@ class Instance:
         """All workers are gone: say how it went, once, for all of them."""
         if self._core.cause is None:
             return
-        now = self._lifecycle.clock()
-        self._lifecycle.tell(self._core.drained(now))
-        self._lifecycle.tell(self._core.closed(now))
-        self._lifecycle.tell(summed(self._core.report(now), list(self._board.slots())))
+        own = self._core.report(self._lifecycle.clock())
+        say_gone(self._lifecycle, summed(own, list(self._board.slots())))
 
 
 class NothingReloadedError(Exception):
