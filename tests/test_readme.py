@@ -12,7 +12,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from graceful.core.budget import SETTINGS, Setting
-from tests.servers.harness import Launcher, launch, reserved_port, settings
+from tests.servers.harness import ASKED, Launcher, launch, reserved_port
 from tests.servers.launchers import LISTENS
 
 ROOT = Path(__file__).parent.parent
@@ -88,8 +88,7 @@ def test_flask_under_gunicorn_works_as_pasted(tmp_path: Path) -> None:
     launcher = Launcher(
         name="gunicorn", command=command, announces=LISTENS, directory=tmp_path, speakers=1
     )
-    env = settings(propagation_delay=2)
-    with launch(launcher, "", env=env) as server:
+    with launch(launcher, "", env=ASKED) as server:
         assert server.get("/").body == b"hello\n"
         assert server.get("/readyz").status == 200
         server.terminate()
@@ -105,7 +104,7 @@ def test_waitress_works_as_pasted(tmp_path: Path) -> None:
     with reserved_port() as port:
         (tmp_path / "shop.py").write_text(code.replace("0.0.0.0:8080", f"127.0.0.1:{port}"))
         launcher = Launcher(name="waitress", command=("shop",), announces="", directory=tmp_path)
-        with launch(launcher, "", env=settings(propagation_delay=0.3), serving=False) as server:
+        with launch(launcher, "", env=ASKED, serving=False) as server:
             server.log.wait_event("serving")
             server.port = port
             server.await_listening()
@@ -123,7 +122,7 @@ def test_grpc_works_as_pasted(tmp_path: Path) -> None:
 
     (code,) = python_blocks("grpc.aio.server")
     with reserved_port() as port:
-        here = code.replace("0.0.0.0:50051", f"127.0.0.1:{port}").replace("delay=5", "delay=1")
+        here = code.replace("0.0.0.0:50051", f"127.0.0.1:{port}").replace("delay=5", "delay=2")
         (tmp_path / "shop.py").write_text(f"import asyncio\n{here}\n\nasyncio.run(main())\n")
         launcher = Launcher(name="grpc", command=("shop",), announces="", directory=tmp_path)
         with launch(launcher, "", serving=False) as server:
@@ -147,7 +146,7 @@ def test_graceful_run_works_as_pasted(tmp_path: Path) -> None:
     launcher = Launcher(
         name="run", command=command, announces=announces, directory=tmp_path, speakers=1
     )
-    with launch(launcher, "", env=settings(propagation_delay=2)) as server:
+    with launch(launcher, "", env=ASKED) as server:
         assert server.get("/readyz").status == 200
         server.terminate()
         server.log.wait_event("lame duck")

@@ -9,10 +9,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
 
-from tests.servers.harness import LIMIT, ROOT, Launcher, ServerProcess, launch, settings
+from tests.servers.harness import (
+    ASKED,
+    LIMIT,
+    ROOT,
+    Launcher,
+    ServerProcess,
+    clean_environment,
+    launch,
+    settings,
+)
 from tests.servers.launchers import UVICORN_H11
 
 PROJECT = ROOT / "examples" / "django_app"
@@ -29,7 +39,7 @@ GUNICORN = Launcher(
     announces=r"Listening at: http://127\.0\.0\.1:(\d+)",
 )
 
-QUICK = settings(propagation_delay=0.5, stream_window=0.3, linger=0.3)
+QUICK = ASKED | settings(stream_window=0.3, linger=0.3)
 
 
 @contextlib.contextmanager
@@ -72,7 +82,7 @@ def test_it_stops_as_it_says(launcher: Launcher, app: str, arguments: tuple[str,
         assert post.reply().body == b"once"
         stream.ask("GET", "/events")
         stream.read_until(b"\n\n")
-        slow.ask("GET", "/slow?seconds=1.5")
+        slow.ask("GET", "/slow?seconds=3")
         give_up = time.monotonic() + LIMIT
         server.terminate()
         server.log.wait_event("lame duck")
@@ -99,8 +109,7 @@ def test_workers_that_nobody_has_asked_are_unready_too(
     launcher: Launcher, app: str, arguments: tuple[str, ...]
 ) -> None:
     """The first request that a worker gets may come in lame duck."""
-    slow = {**QUICK, "GRACEFUL_PROPAGATION_DELAY": 2}
-    with launch(launcher, app, *arguments, "-w", "2", env=slow, serving=False) as server:
+    with launch(launcher, app, *arguments, "-w", "2", env=QUICK, serving=False) as server:
         server.await_port()
         server.log.wait("Booting worker", count=2)
         server.terminate()
@@ -108,6 +117,35 @@ def test_workers_that_nobody_has_asked_are_unready_too(
         server.await_unready(in_a_row=20)
         assert server.get("/livez").status == 200
         assert server.wait() == 0
+
+
+@pytest.mark.parametrize(
+    "app",
+    [("shop.wsgi:application", "sync"), ("shop.asgi:application", "asgi")],
+    ids=["wsgi", "asgi"],
+)
+def test_gunicorn_does_not_start_with_settings_that_contradict(
+    app: tuple[str, str], tmp_path: Path
+) -> None:
+    """Those of `install` and of the project: one line names both places."""
+    file = tmp_path / "gunicorn.conf.py"
+    file.write_text(
+        "from graceful.integrations import gunicorn as graceful_gunicorn\n"
+        "graceful_gunicorn.install(globals(), grace_period=77)\n"
+    )
+    name, kind = app
+    command = ("-m", "gunicorn", "-c", str(file), "-b", "127.0.0.1:0", "--no-control-socket")
+    ran = subprocess.run(
+        [sys.executable, *command, "--chdir", str(PROJECT), "-k", kind, name],
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+    )
+    assert ran.returncode == 3
+    told = f"graceful: grace_period is 77.0 in install(...) in {file} and 30 in settings.GRACEFUL"
+    assert told in ran.stderr
+    assert "Traceback" not in ran.stderr
 
 
 def manage(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 
 from tests.servers.contract import echoed, goodbye, open_websocket
-from tests.servers.harness import launch, settings
+from tests.servers.harness import ASKED, launch, settings
 from tests.servers.launchers_daphne import DAPHNE
 
 
 def test_it_answers_and_stops() -> None:
     """Unready at once, farewells after the delay, exit status 0."""
-    env = settings(propagation_delay=0.5, stream_window=0.3, linger=0.3)
+    env = ASKED | settings(stream_window=0.3, linger=0.3)
     with (
         launch(DAPHNE, "examples.channels_app:app", env=env) as server,
         open_websocket(server, "/ws") as websocket,

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from tests.servers.contract import goodbye, open_websocket
-from tests.servers.harness import LIMIT, ROOT, ServerProcess, launch, settings
+from tests.servers.harness import ASKED, LIMIT, ROOT, ServerProcess, launch, settings
 from tests.servers.launchers import UVICORN_H11
 
 EXAMPLES = sorted(
     path.stem for path in (ROOT / "examples").glob("*.py") if "uvicorn" in path.read_text("utf-8")
 )
 
-QUICK = settings(propagation_delay=0.5, stream_window=0.3, linger=0.3)
+QUICK = ASKED | settings(stream_window=0.3, linger=0.3)
 
 
 @contextlib.contextmanager

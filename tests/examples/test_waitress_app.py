@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from tests.servers.harness import Launcher, launch, reserved_port, settings
+from tests.servers.harness import ASKED, Launcher, launch, reserved_port, settings
 
 WAITRESS = Launcher(name="waitress example", command=("examples.waitress_app",), announces="")
 
 
 def test_it_answers_and_stops() -> None:
     """Unready at once, serving through the delay, exit status 0."""
-    env = settings(propagation_delay=0.5, linger=0.2)
+    env = ASKED | settings(linger=0.2)
     with reserved_port() as port, launch(WAITRESS, "", str(port), serving=False, env=env) as server:
         server.port = port
         server.log.wait_event("serving")

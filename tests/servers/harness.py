@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import IO
 
 __all__ = [
+    "ASKED",
     "LIMIT",
     "Client",
     "Launcher",
@@ -383,6 +384,10 @@ def until(holds: Callable[[], bool]) -> None:
 def settings(**values: object) -> dict[str, object]:
     """Return settings by name as environment variables."""
     return {f"GRACEFUL_{name.upper()}": value for name, value in values.items()}
+
+
+ASKED = settings(propagation_delay=2)
+"""For a test that asks something within the delay: enough for a busy machine, and waited for."""
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from collections.abc import Generator
 import pytest
 
 from .contract import APP, goodbye, open_websocket, refused
-from .harness import LIMIT, ROOT, Client, Launcher, ServerProcess, launch, settings
+from .harness import ASKED, LIMIT, ROOT, Client, Launcher, ServerProcess, launch, settings
 from .launchers_daphne import DAPHNE
 
 APPS = "tests.servers.daphne_apps"
@@ -41,7 +41,7 @@ def told(client: Client) -> bool:
 @pytest.mark.parametrize("app", [f"{APPS}:app", APP], ids=["made at once", "made by Starlette"])
 def test_the_lame_duck_needs_no_request(app: str) -> None:
     """SIGTERM before anybody has asked for anything: unready, and serving on."""
-    with launch(DAPHNE, app, env=settings(propagation_delay=0.7)) as server:
+    with launch(DAPHNE, app, env=ASKED) as server:
         server.terminate()
         server.log.wait_event("lame duck")
         assert (server.get("/readyz").status, server.get("/").status) == (503, 200)
@@ -69,7 +69,7 @@ def test_a_daphne_that_nobody_has_tried() -> None:
 
 def test_a_daphne_that_lacks_a_name() -> None:
     """The app joins with its first request, drains, and daphne then stops in its own way."""
-    with launch(DAPHNE, "tests.servers.daphne_lacking_app:app", env=QUICK, serving=False) as server:
+    with launch(DAPHNE, "tests.servers.daphne_lacking_app:app", env=ASKED, serving=False) as server:
         server.await_port()
         server.log.wait("daphne is not one that graceful knows")
         assert server.get("/readyz").status == 200
@@ -88,7 +88,7 @@ def test_django_with_its_own_middleware() -> None:
         environment={"DJANGO_SETTINGS_MODULE": "shop.settings", "PYTHONPATH": str(ROOT)},
         directory=ROOT / "examples" / "django_app",
     )
-    with launch(django, "shop.asgi:application", env=QUICK) as server:
+    with launch(django, "shop.asgi:application", env=QUICK | ASKED) as server:
         server.terminate()
         server.log.wait_event("lame duck")
         assert server.get("/readyz").status == 503

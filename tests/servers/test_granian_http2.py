@@ -13,7 +13,7 @@ from h2.events import ConnectionTerminated, DataReceived, Event, ResponseReceive
 from h2.exceptions import ProtocolError
 
 from .contract import APP
-from .harness import LIMIT, Client, Launcher, launch, settings
+from .harness import ASKED, LIMIT, Client, Launcher, launch, settings
 from .launchers_granian import GRANIAN
 
 BEFORE, LAME_DUCK, STREAM, DRAINING = 1, 5, 3, 7
@@ -85,7 +85,7 @@ class Http2Client:
 def stop(request: pytest.FixtureRequest) -> Generator[Http2Client]:
     """One stop, watched on one connection; `--http auto` and `--http 2`."""
     launcher: Launcher = GRANIAN
-    env = settings(propagation_delay=1, linger=1.5, stream_window=0.2)
+    env = ASKED | settings(linger=1.5, stream_window=0.2)
     with (
         launch(launcher, APP, "--http", request.param, env=env, serving=False) as server,
         contextlib.ExitStack() as exits,

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from .contract import APP, goodbye, open_websocket
-from .harness import Launcher, ServerProcess, launch, settings
+from .harness import ASKED, Launcher, ServerProcess, launch, settings
 from .launchers_granian import GRANIAN, GRANIAN_WORKERS, GRANIAN_WSGI
 from .wsgi_contract import APP as WSGI_APP
 
@@ -153,7 +153,7 @@ def test_a_reloader_waits_for_nothing(tmp_path: Path) -> None:
 def test_without_lifespan() -> None:
     """`--interface asginl`: the first request makes it serve; then hooks and report come, too."""
     nl = replace(GRANIAN, command=[w if w != "asgi" else "asginl" for w in GRANIAN.command])
-    with launch(nl, APP, env=QUICK, serving=False) as server:
+    with launch(nl, APP, env=QUICK | ASKED, serving=False) as server:
         server.await_port()
         server.await_listening()
         assert server.get("/readyz").status == 200
@@ -228,7 +228,7 @@ def test_a_name_that_is_gone(launcher: Launcher, change: str, app: str, lost: st
 
 def test_spawned_workers_serve_the_delay_too() -> None:
     """Where nothing of the parent is on the stack (the default from Python 3.14 on)."""
-    with launch(changed(GRANIAN, "spawn"), APP, env=QUICK) as server:
+    with launch(changed(GRANIAN, "spawn"), APP, env=QUICK | ASKED) as server:
         server.terminate()
         server.log.wait_event("lame duck")
         assert server.get("/readyz").status == 503

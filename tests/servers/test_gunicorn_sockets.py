@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from .harness import LIMIT, Launcher, ServerProcess, launch, reserved_port, settings
+from .harness import ASKED, LIMIT, Launcher, ServerProcess, launch, reserved_port, settings
 from .launchers import GUNICORN_ASGI, GUNICORN_GTHREAD, GUNICORN_SYNC, GUNICORN_UVICORN
 
 FLASK = "examples.flask_app:app"
 STARLETTE = "examples.starlette_app:app"
 
-QUICK = settings(propagation_delay=0.6, linger=0.2, stream_window=0.2)
+QUICK = ASKED | settings(linger=0.2, stream_window=0.2)
 
 PATIENCE = 12.0
 """Seconds below every timeout that could end a worker by force: what is in time has not waited."""

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from .contract import APP, goodbye, open_websocket
-from .harness import Launcher, launch, reserved_port, settings
+from .harness import ASKED, Launcher, launch, reserved_port, settings
 from .http2 import ANY_STREAM, http2
 from .launchers_hypercorn import (
     HYPERCORN,
@@ -168,7 +168,7 @@ def test_signals_climb_a_ladder(launcher: Launcher) -> None:
 def test_uvloop() -> None:
     """`-k uvloop`: the delay is served, the listener refuses, the WebSocket is told."""
     with (
-        launch(HYPERCORN_UVLOOP, APP, env=QUICK) as server,
+        launch(HYPERCORN_UVLOOP, APP, env=QUICK | ASKED) as server,
         open_websocket(server, "/talk/none") as websocket,
     ):
         server.terminate()
@@ -186,7 +186,7 @@ def test_uvloop() -> None:
 def test_a_program_that_embeds_it(mode: str) -> None:
     """SIGTERM has the whole choreography, and then the program goes on."""
     with (
-        launch(program(mode), APP, env=QUICK) as server,
+        launch(program(mode), APP, env=QUICK | ASKED) as server,
         open_websocket(server, "/talk/none") as websocket,
     ):
         server.terminate()
@@ -242,7 +242,7 @@ def test_a_shutdown_timeout_that_would_cut_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("launcher", [HYPERCORN, HYPERCORN_TRIO], ids=["asyncio", "trio"])
 def test_http2_connections_are_told_to_go(launcher: Launcher) -> None:
     """An idle one with the drain, one with streams after its last."""
-    env = settings(propagation_delay=0.3, linger=1, stream_window=0.2)
+    env = ASKED | settings(linger=1, stream_window=0.2)
     with (
         launch(launcher, APP, env=env) as server,
         http2(server.port) as idle,

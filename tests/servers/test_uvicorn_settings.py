@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from .harness import ServerProcess, launch, settings
+from .harness import ASKED, ServerProcess, launch, settings
 from .launchers import UVICORN, UVICORN_WORKERS
 
 APP = "tests.servers.settings_app:app"
@@ -156,7 +156,7 @@ def test_the_start_up_line_shows_every_value_and_its_source() -> None:
 
 def test_two_wrapped_apps_share_one_stop() -> None:
     """One lifecycle for the process: one choreography, one report."""
-    env = in_code({}, {}) | settings(propagation_delay=0.2, linger=0.2)
+    env = in_code({}, {}) | ASKED | settings(linger=0.2)
     with launch(UVICORN, MOUNTED, serving=False, env=env) as server:
         server.await_port()
         assert [server.get(f"/{n}/").status for n in (0, 1)] == [200, 200]

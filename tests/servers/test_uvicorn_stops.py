@@ -13,7 +13,7 @@ from typing import BinaryIO
 import pytest
 
 from .contract import APP
-from .harness import Client, Launcher, ServerProcess, launch, settings
+from .harness import ASKED, Client, Launcher, ServerProcess, launch, settings
 from .launchers import UVICORN, UVICORN_H11, UVICORN_WORKERS
 
 QUICK = settings(propagation_delay=0.3, linger=0.2, stream_window=0.2)
@@ -163,7 +163,7 @@ def test_a_server_in_a_thread() -> None:
 @pytest.mark.parametrize("launcher", [UVICORN, UVICORN_H11], ids=["uvloop", "asyncio"])
 def test_without_lifespan_the_first_request_makes_it_serve(launcher: Launcher) -> None:
     """`--lifespan off`: the stop is the same, clean-up hooks included."""
-    with launch(launcher, APP, "--lifespan", "off", env=QUICK, serving=False) as server:
+    with launch(launcher, APP, "--lifespan", "off", env=QUICK | ASKED, serving=False) as server:
         server.await_port()
         assert server.get("/readyz").status == 200
         with open_stream(server) as client:

@@ -15,7 +15,7 @@ from typing import ClassVar
 
 import pytest
 
-from .harness import LIMIT, Client, Launcher, Reply, ServerProcess, launch, settings
+from .harness import ASKED, LIMIT, Client, Launcher, Reply, ServerProcess, launch, settings
 
 __all__ = ["WsgiContract"]
 
@@ -48,7 +48,7 @@ class WsgiContract:
 
     def test_every_worker_is_unready_and_serves(self) -> None:
         """In the lame duck each answer of readiness is 503, each other one as before."""
-        with launch(self.launcher, APP, env=settings(propagation_delay=2)) as server:
+        with launch(self.launcher, APP, env=ASKED) as server:
             assert server.get("/readyz").status == 200
             server.terminate()
             server.log.wait_event("lame duck")
