@@ -29,11 +29,12 @@ Target = tuple[Workload, Process]
 
 def rules(scene: Scene) -> Iterator[Finding]:
     """Judge every balancer beside the processes that it sends to."""
+    undirected = [b for b in scene.balancers if b.kind == "alb" and not list(_targets(b, scene))]
     for balancer in scene.balancers:
         targets = list(_targets(balancer, scene))
         for workload, process in targets:
             yield from _idle(balancer, workload, process)
-        yield from _front(balancer, scene)
+        yield from _front(balancer, undirected)
         if balancer.kind == "alb":
             yield from _propagation(balancer.title, targets)
         else:
@@ -82,13 +83,12 @@ def _idle(balancer: Balancer, workload: Workload, process: Process) -> Iterator[
     )
 
 
-def _front(balancer: Balancer, scene: Scene) -> Iterator[Finding]:
+def _front(balancer: Balancer, albs: list[Balancer]) -> Iterator[Finding]:
     """An ALB in front of a reverse proxy: that one is its server."""
     if balancer.front_idle is None or balancer.kind == "alb":
         return
-    for alb in scene.balancers:
-        known = alb.kind == "alb" and alb.idle is not None and not list(_targets(alb, scene))
-        if known and alb.idle is not None and balancer.front_idle.value <= alb.idle.value:
+    for alb in albs:
+        if alb.idle is not None and balancer.front_idle.value <= alb.idle.value:
             yield Finding(
                 "idle-order",
                 balancer.front_idle.place,

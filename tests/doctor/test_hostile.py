@@ -7,6 +7,7 @@ import tracemalloc
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from time import process_time
 
 import pytest
 
@@ -42,6 +43,12 @@ REFUSED: Mapping[str, tuple[str, str, str]] = {
     "many nodes": ("kubernetes", POD + "a: [" + "1," * MAX_NODES + "]", "nodes"),
     "many documents": ("kubernetes", f"---\n{POD}" * MAX_NODES, "nodes"),
     "one long document": ("kubernetes", POD + "# x\n" * MAX_CHARACTERS, "characters"),
+    "services that extend one of many variables": (
+        "compose",
+        f"services:\n  a: {{environment: [{','.join(f'A{i}=1' for i in range(5000))}]}}\n"
+        + "".join(f"  b{i}: {{extends: a}}\n" for i in range(900)),
+        "too many variables",
+    ),
     "lists in lists": ("kubernetes", "{kind: List, items: [" * 6 + "]}" * 6, "within lists"),
     "half a string": ("ecs", '{"containerDefinitions": [{"name": "x', "is not YAML"),
     "a control character": ("kubernetes", POD + "a: \x01\n", "is not YAML"),
@@ -83,6 +90,37 @@ def test_what_explodes_takes_no_memory() -> None:
     finally:
         tracemalloc.stop()
     assert peak < 50 * 1024**2
+
+
+MUCH: Mapping[str, tuple[str, str]] = {
+    "upstreams": (
+        "nginx",
+        "http {"
+        + "".join(f"upstream u{i}{{server b;keepalive_timeout 1;}}\n" for i in range(3000))
+        + "server {"
+        + "".join(f"location /{i}{{proxy_pass http://u{i};}}\n" for i in range(3000))
+        + "}}",
+    ),
+    "backends with defaults": (
+        "haproxy",
+        "defaults\n"
+        + "".join(f" option o{i}\n" for i in range(6000))
+        + "".join(f"backend b{i}\n server s a:1\n" for i in range(6000)),
+    ),
+    "services in a chain": (
+        "compose",
+        "services:\n" + "".join(f"  a{i}: {{extends: a{i + 1}}}\n" for i in range(3000)),
+    ),
+}
+
+
+@pytest.mark.timeout(30)  # about a second each; what grows with the square took half a minute
+@pytest.mark.parametrize("case", MUCH)
+def test_much_of_it_takes_no_longer_than_it_should(case: str) -> None:
+    format_, text = MUCH[case]
+    began = process_time()
+    examine([Source("much", text, format_)])
+    assert process_time() - began < 10
 
 
 ODD: Mapping[str, tuple[str, ...]] = {

@@ -8,9 +8,9 @@ from typing import Final
 from ...core.platforms import DOCKER_GRACE
 from ..commands import of_arguments, split
 from ..model import Command, Fact, Grace, Process, Scene, Workload
-from ..source import Source
+from ..source import Source, Unreadable
 from ..units import go
-from ..yamltree import Node, documents
+from ..yamltree import MAX_NODES, Node, documents
 
 __all__ = ["scene"]
 
@@ -21,13 +21,17 @@ def scene(source: Source) -> Scene:
     Raises:
         Unreadable: it is no YAML, or too much of it.
     """
-    return Scene(
-        workloads=tuple(
-            _service(name, *_extended(node, document.at("services")))
-            for document in documents(source)
-            for name, node in document.at("services").mapping.items()
-        )
-    )
+    found: list[Workload] = []
+    left = MAX_NODES
+    for document in documents(source):
+        for name, node in document.at("services").mapping.items():
+            merged, elsewhere = _extended(node, document.at("services"))
+            left -= len(merged.at(ENV).mapping)
+            if left < 0:
+                reason = "what services extend has too many variables; check it in parts"
+                raise Unreadable(source.name, reason, node.line)
+            found.append(_service(name, merged, elsewhere))
+    return Scene(workloads=tuple(found))
 
 
 def _extended(node: Node, services: Node) -> tuple[Node, bool]:

@@ -30,6 +30,8 @@ _OTHER_SECTIONS: Final = frozenset(
     }
     | {"log-forward", "fcgi-app", "crt-store", "traces", "acme", "log-profile", "ruleset"}
 )
+MAX_WORDS: Final = 100
+"""Of a line: HAProxy takes 64 unless it is built otherwise."""
 _METHOD: Final = re.compile(r"[A-Z]+$")
 
 
@@ -109,9 +111,9 @@ def _words(row: str) -> list[str]:
     lexer = shlex.shlex(row[:4000], posix=True)
     lexer.whitespace_split = True
     try:
-        return list(lexer)
+        return list(lexer)[:MAX_WORDS]
     except ValueError:
-        return row[:4000].partition("#")[0].split()
+        return row[:4000].partition("#")[0].split()[:MAX_WORDS]
 
 
 def _take(section: _Section, words: list[str], place: Place) -> None:
@@ -133,7 +135,7 @@ def _take(section: _Section, words: list[str], place: Place) -> None:
         section.settings.pop(key, None)
     elif key in ("use_backend", "default_backend"):
         section.sends_to.update(words[1:2])
-    else:
+    elif key in KEPT:
         if key in CHECKS:  # the last one counts, whatever it asks
             section.settings = {k: v for k, v in section.settings.items() if k not in CHECKS}
         section.settings[key] = (words[2:] if two else words[1:], place)
@@ -179,6 +181,14 @@ def _is_no_http(section: _Section) -> bool:
 OTHER_CHECKS: Final = frozenset(
     f"option {name}-check" for name in ("mysql", "pgsql", "redis", "ldap", "spop")
 ) | {"option smtpchk"}
+
+KEPT: Final = frozenset(
+    {"mode", "retries", "default-server", "option redispatch", "option httpchk", "http-check send"}
+    | {"option tcp-check", "option ssl-hello-chk", "option http-server-close", "option httpclose"}
+    | {"option forceclose", "timeout http-keep-alive", "timeout http-request", "timeout client"}
+    | OTHER_CHECKS
+)
+"""All that is looked at: each section has a copy of what its `defaults` say."""
 
 CHECKS: Final = OTHER_CHECKS | {"option httpchk", "option tcp-check", "option ssl-hello-chk"}
 

@@ -5,6 +5,7 @@ crossplane reads files only, so the text goes through one of its own; `include` 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -55,28 +56,41 @@ def scene(source: Source) -> Scene:
         Unreadable: braces or quotes that do not match, or too much of them.
     """
     top = _parsed(source)
-    locations = [block for block in (*top.named("location"), *top.named("server")) if block.inner]
-    client = next((b.seconds() for b in top.named("keepalive_timeout") if not _in(b, top)), None)
+    upstreams = list(top.named("upstream"))
+    inside = {id(child) for upstream in upstreams for child in upstream.inner}
+    client = next(
+        (b.seconds() for b in top.named("keepalive_timeout") if id(b) not in inside), None
+    )
     off = next((b for b in top.named("proxy_next_upstream") if "off" in b.arguments), None)
-    streams = [upstream for stream in top.named("stream") for upstream in stream.named("upstream")]
-    others = {
-        c.arguments[0] for b in locations for c in b.inner if c.name in OTHERS and c.arguments
-    }
+    streams = {id(u) for stream in top.named("stream") for u in stream.named("upstream")}
+    passing, others = _passing(top)
     return Scene(
         balancers=tuple(
-            _balancer(upstream, locations, client, off, top)
-            for upstream in top.named("upstream")
-            if upstream not in streams and not others & set(upstream.arguments)
+            _balancer(upstream, passing, client, off, top)
+            for upstream in upstreams
+            if id(upstream) not in streams and not others & set(upstream.arguments)
         )
     )
 
 
+def _passing(top: _Block) -> tuple[dict[str, list[_Block]], set[str]]:
+    """Return the locations by the upstream that they pass to, and the upstreams of others."""
+    found: dict[str, list[_Block]] = {}
+    others: set[str] = set()
+    for block in (*top.named("location"), *top.named("server")):
+        for child in block.inner:
+            if child.name in OURS and child.arguments:
+                host = _HOST.match(child.arguments[0].rpartition("://")[2])
+                found.setdefault(host[0] if host else "", []).append(block)
+            elif child.name in OTHERS:
+                others.update(child.arguments[:1])
+    return found, others
+
+
+_HOST: Final = re.compile(r"[^/$:]*")
+OURS: Final = frozenset({"proxy_pass", "grpc_pass", "uwsgi_pass"})
 OTHERS: Final = frozenset({"fastcgi_pass", "memcached_pass", "scgi_pass"})
 """What leads to no web server of Python's."""
-
-
-def _in(block: _Block, top: _Block) -> bool:
-    return any(block in upstream.inner for upstream in top.named("upstream"))
 
 
 def _parsed(source: Source) -> _Block:
@@ -100,15 +114,15 @@ def _parsed(source: Source) -> _Block:
 
 def _balancer(
     upstream: _Block,
-    locations: list[_Block],
+    passing: dict[str, list[_Block]],
     client: Fact[float] | None,
     off: _Block | None,
     top: _Block,
 ) -> Balancer:
     name = upstream.arguments[0] if upstream.arguments else ""
     servers = [block for block in upstream.inner if block.name == "server" and block.arguments]
-    passing = [b for b in locations if any(_leads(p.arguments[0], name) for p in _passes(b))]
-    check = next((_check(c) for b in passing for c in b.inner if c.name == "health_check"), None)
+    through = passing.get(name, ())
+    check = next((_check(c) for b in through for c in b.inner if c.name == "health_check"), None)
     idle = next((b.seconds() for b in upstream.inner if b.name == "keepalive_timeout"), None)
     keeps = next((b for b in upstream.inner if b.name == "keepalive"), None)
     if keeps is not None and idle is None:
@@ -126,17 +140,6 @@ def _balancer(
         front_setting="nginx keepalive_timeout",
         retries=Fact("proxy_next_upstream off", off.place) if off and len(servers) > 1 else None,
     )
-
-
-def _leads(address: str, name: str) -> bool:
-    host = address.rpartition("://")[2]
-    return host == name or host.startswith((f"{name}/", f"{name}$", f"{name}:"))
-
-
-def _passes(block: _Block) -> Iterator[_Block]:
-    for child in block.inner:
-        if child.name in ("proxy_pass", "grpc_pass", "uwsgi_pass") and child.arguments:
-            yield child
 
 
 def _check(block: _Block) -> Check:
