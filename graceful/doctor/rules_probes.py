@@ -26,7 +26,9 @@ def rules(scene: Scene) -> Iterator[Finding]:
 
 
 def _missing(subject: str, process: Process) -> Iterator[Finding]:
-    if process.readiness is None and not process.native_sidecar:
+    # What names neither an image nor a command is a patch of a pod whose probes are elsewhere.
+    whole = process.image or process.command
+    if process.readiness is None and whole and not process.native_sidecar:
         path = "/readyz" if signs(process) else "a path of the app's"
         yield Finding(
             "no-readiness",

@@ -42,9 +42,13 @@ def rules(scene: Scene) -> Iterator[Finding]:
         yield from _gunicorn(subject, process)
 
 
+ALONE: Final = frozenset({"dockerfile", "ecs", "gunicorn"})
+"""Where nothing else has to say that a program serves."""
+
+
 def _shell(subject: str, workload: Workload, process: Process) -> Iterator[Finding]:
     command = process.command
-    listens = serves(process) or process.ports or process.readiness or workload.grace is None
+    listens = serves(process) or process.ports or process.readiness or workload.platform in ALONE
     if command is None or not command.shell or not listens:
         return
     what = command.server.name if command.server and not command.server.program else "the program"

@@ -86,8 +86,8 @@ def _service(name: str, node: Node, elsewhere: bool) -> Workload:
         kind="service",
         name=name,
         place=node.place,
-        grace=None
-        if elsewhere and seconds is None
+        grace=None  # nobody knows, also where a variable stands: ${STOP_GRACE_PERIOD:-30s}
+        if seconds is None and (elsewhere or grace.there)
         else Grace(
             "stop_grace_period",
             DOCKER_GRACE.value if seconds is None else seconds,

@@ -77,7 +77,9 @@ def _process(node: Node) -> Process:
             if (name := item.at("name").text())
         },
         ports={port: port for port in ports if port},
-        grace=Grace(
+        grace=None  # a parameter: {"Ref": "StopTimeout"}
+        if stop.there and seconds is None
+        else Grace(
             "stopTimeout",
             ECS_GRACE.value if seconds is None else seconds,
             stop.place if stop.there else node.at("name").place,

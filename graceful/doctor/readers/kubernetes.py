@@ -104,7 +104,7 @@ def _workload(kind: str, name: str, thing: Node) -> Workload:
         kind=kind,
         name=name,
         place=thing.at("metadata", "name").place,
-        grace=_grace(spec),
+        grace=_grace(spec, whole=_is_whole(spec)),
         processes=tuple(_processes(spec)),
         replicas=1 if replicas is None else int(replicas),
         strategy=strategy.at("type").fact(),
@@ -119,10 +119,19 @@ def _notes(meta: Node) -> dict[str, Fact[str]]:
     return {key: fact for key, node in both.items() if (fact := node.fact()) is not None}
 
 
-def _grace(spec: Node) -> Grace:
+def _is_whole(spec: Node) -> bool:
+    """Whether this is a pod; a patch, for kustomize, has only what it changes."""
+    names = ("image", "command", "args")
+    return any(c.at(name).there for c in spec.at("containers").sequence for name in names)
+
+
+def _grace(spec: Node, *, whole: bool) -> Grace | None:
+    """Return the grace period, None where another file or a variable has it."""
     node = spec.at("terminationGracePeriodSeconds")
     seconds = plain(node.text())
     written = node.there and seconds is not None
+    if not written and (node.there or not whole):
+        return None
     return Grace(
         "terminationGracePeriodSeconds",
         KUBERNETES_GRACE.value if seconds is None else seconds,

@@ -63,7 +63,8 @@ def _unit(
     place = start.place if start else Place(file, 1)
     limit = settings.get("TimeoutStopSec")
     seconds = seconds_of(limit.value) if limit else None
-    known = limit is not None or not is_dropin(file)  # a drop-in alone says nothing of the rest
+    # A drop-in alone says nothing of the rest, and what is no duration is nobody's.
+    known = seconds is not None if limit else not is_dropin(file)
     grace = Grace(
         "TimeoutStopSec",
         SYSTEMD_GRACE.value if seconds is None else seconds,
