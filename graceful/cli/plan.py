@@ -94,7 +94,12 @@ def _numbers(
 
 def _options() -> list[click.Parameter]:
     found: list[click.Parameter] = [
-        click.Option(["--platform", "platforms"], multiple=True, help="Several: repeat, or commas.")
+        click.Option(
+            ["--platform", "platforms"],
+            multiple=True,
+            metavar="NAME",
+            help=f"Any of {', '.join(PLATFORMS)}. Several: repeat, or commas.",
+        )
     ]
     found += [_option(row.name, row.meaning) for row in SECONDS]
     found += [
@@ -112,7 +117,12 @@ def _options() -> list[click.Parameter]:
         _option("rate", "requests a second of this instance"),
         _option("mean", "mean latency, seconds"),
         _option("p99", "99th percentile of latency, seconds"),
-        click.Option(["--notice"], type=click.Choice(WAYS), help="How they notice."),
+        click.Option(
+            ["--notice"],
+            type=click.Choice(WAYS),
+            help="push: they are told; pull: their health checks find readiness at 503. By default "
+            "as each does with the others that are given.",
+        ),
         click.Option(
             ["--paste", "kinds"],
             type=click.Choice(list(KINDS)),
@@ -125,7 +135,13 @@ def _options() -> list[click.Parameter]:
             metavar="FILE",
             help="Write a page (.html) or the picture alone (.svg), too.",
         ),
-        click.Option(["--format", "output"], type=click.Choice(["text", "json"]), default="text"),
+        click.Option(
+            ["--format", "output"],
+            type=click.Choice(["text", "json"]),
+            default="text",
+            show_default=True,
+            help="How the plan is written to the terminal.",
+        ),
     ]
     return found
 

@@ -111,7 +111,7 @@ def chart(settings: Settings, advice: Advice, kill: Kill | None = None) -> Chart
     for name, found in by_name(main):
         kind = name.replace(" ", "-").lower()
         whole = replace(found[0], ends=found[-1].ends)
-        text = f"{name}: {span(whole)}" + (", cut by SIGKILL" * (found[-1].kind == "never"))
+        text = f"{name}: {span(whole)}{_cut(found)}"
         marks = tuple(scale.mark(b, "never" if b.kind == "never" else kind) for b in found)
         rows.append(Row(y, text, marks))
         y += ROW
@@ -130,6 +130,12 @@ def chart(settings: Settings, advice: Advice, kill: Kill | None = None) -> Chart
     edge = scale.x(settings.propagation_delay)
     axis = tuple(scale.axis())
     return Chart(y + 6, axis, tuple(rows), tuple(heads), edge, scale.x(kills))
+
+
+def _cut(found: list[Bar]) -> str:
+    if found[0].kind == "never":
+        return ", never: SIGKILL comes before"
+    return ", cut by SIGKILL" if found[-1].kind == "never" else ""
 
 
 def by_name(found: list[Bar]) -> list[tuple[str, list[Bar]]]:

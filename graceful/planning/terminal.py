@@ -34,6 +34,8 @@ def show(view: View, console: Console) -> None:
     console.print()
     for drawn in picture(view):
         console.print(drawn)
+    if any(bar.kind == "never" for bar in bars(view.settings, view.kill)):
+        console.print(Text("  x = never happens: SIGKILL comes before", COLOURS["never"]))
     for path in view.advice.paths:
         console.print()
         console.print(Text(f"{path.platform} ({path.way}) needs {path.seconds:g} s", "bold"))

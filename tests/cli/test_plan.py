@@ -62,6 +62,8 @@ def test_settings_that_contradict_are_drawn() -> None:
     (duck,) = [line for line in result.output.splitlines() if line.startswith("  lame duck ")]
     (kill,) = [line for line in result.output.splitlines() if line.startswith("  SIGKILL ")]
     assert duck.index("x") == kill.index("^")
+    assert "x = never happens" in result.output
+    assert "x = never happens" not in run().output
     assert (
         "propagation_delay 40 s (from an option of graceful plan) leaves nothing" in result.output
     )
