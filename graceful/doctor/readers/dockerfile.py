@@ -22,11 +22,14 @@ def scene(source: Source) -> Scene:
     """Return the image that the last stage makes."""
     found: dict[str, tuple[str, Place]] = {}
     env: dict[str, Fact[str | None]] = {}
+    stages: dict[str, tuple[dict[str, tuple[str, Place]], dict[str, Fact[str | None]]]] = {}
     for name, rest, line in _instructions(source.text):
         place = Place(source.name, line)
         if name == "FROM":
-            found.clear()
-            env.clear()
+            base, alias = _stage(rest)
+            below = stages.get(base, ({}, {}))
+            found, env = dict(below[0]), dict(below[1])
+            stages[alias] = found, env
         if name == "ENTRYPOINT":
             found.pop("CMD", None)  # an entry point resets the command of the base image
         if name == "ENV":
@@ -49,19 +52,30 @@ def scene(source: Source) -> Scene:
     )
 
 
+def _stage(rest: str) -> tuple[str, str]:
+    """Return what a stage is made from and its name, which later stages may be made from."""
+    words = [word.lower() for word in rest.split() if not word.startswith("--")]
+    return words[0] if words else "", words[2] if len(words) > 2 else ""
+
+
 def _command(found: dict[str, tuple[str, Place]]) -> Command | None:
     entry, command = found.get("ENTRYPOINT"), found.get("CMD")
+    shell = _exec_form(found["SHELL"][0]) if "SHELL" in found else None
     if entry is not None:
         words = _exec_form(entry[0])
         if words is None:  # shell form, which ignores CMD
-            return of_script(entry[0], entry[1])
+            return _script(shell, *entry)
         more = _exec_form(command[0]) if command else []
         place = command[1] if command and more else entry[1]
         return of_arguments([*words, *(more or [])], place)
     if command is None:
         return None
     words = _exec_form(command[0])
-    return of_script(command[0], command[1]) if words is None else of_arguments(words, command[1])
+    return _script(shell, *command) if words is None else of_arguments(words, command[1])
+
+
+def _script(shell: list[str] | None, script: str, place: Place) -> Command | None:
+    return of_arguments([*shell, script], place) if shell else of_script(script, place)
 
 
 def _exec_form(text: str) -> list[str] | None:
