@@ -255,6 +255,23 @@ class WsgiExchange(Exchange):
         """Whether `error` is only the echo of what we did to the app."""
         return self.ended and isinstance(error, StreamClosed)
 
+    def is_cut_by(self, error: BaseException) -> bool:
+        """Whether the server ends the app's work because everything is cut: that is a 503, no 500.
+
+        A worker that serves in its main thread does so by an exit, out of a handler of a signal. It
+        may come before this process has heard why; its parent has written it down before.
+        """
+        if not isinstance(error, SystemExit) or self.started:
+            return False
+        shell = self.shell
+        order = shell.lifecycle.board.order if shell.lifecycle.board is not None else None
+        if max(shell.core.rung, order.rung if order is not None else 0) < 3:
+            return False
+        if not self.cut:  # the driver has not come to it
+            self.cut = True
+            shell.core.tally.cut.append(shell.core.straggler(self, shell.clock(), stacks=False))
+        return True
+
     # -- the server's side -------------------------------------------------------------------
 
     def __iter__(self) -> Iterator[bytes]:

@@ -99,6 +99,8 @@ class Lifecycle:
         self._said: set[str] = set()
         self.defaults: Settings | None = None
         """Settings that a server's own configuration brings: what keywords of the apps add to."""
+        self.problem: SettingsError | None = None
+        """What is wrong with the settings of an app that its server can't be asked for."""
         self.board: Board | None = None
         """What a managing parent of this process writes; None = nobody manages it."""
         self.slot = 0

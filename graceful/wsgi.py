@@ -175,6 +175,8 @@ class GracefulMiddleware:
             exchange.abandon()
             if exchange.forgives(error):
                 return ()
+            if exchange.is_cut_by(error):
+                return _refuse(start_response, "draining", exchange.close_headers())
             raise
         return exchange
 

@@ -195,12 +195,23 @@ def _follow(lifecycle: Lifecycle, board: Board, contradiction: str) -> None:
         )
 
 
+def _raise_what_is_wrong(worker: Any, lifecycle: Lifecycle) -> None:
+    """Raise what is wrong with the settings of the app.
+
+    A running instance is not ended by what only its own app's framework knows (Django, after a
+    reload): the new workers say 503, and what is wrong is in the log.
+    """
+    if lifecycle.problem is not None and lifecycle.board and not lifecycle.board.has_served:
+        raise lifecycle.problem
+    outermost = getattr(worker, "wsgi", None)
+    for app in (outermost, getattr(outermost, "wsgi_app", None)):
+        if isinstance(error := getattr(app, "error", None), SettingsError):
+            raise error
+
+
 def _begin_worker(worker: Any, lifecycle: Lifecycle) -> None:
     try:
-        outermost = getattr(worker, "wsgi", None)
-        for app in (outermost, getattr(outermost, "wsgi_app", None)):
-            if isinstance(error := getattr(app, "error", None), SettingsError):
-                raise error
+        _raise_what_is_wrong(worker, lifecycle)
         setattr(worker, MEMBER, workers.join(worker, lifecycle))
     except SettingsError as error:
         print(f"graceful: {error}", file=sys.stderr)

@@ -32,6 +32,7 @@ from ssl import SSLSocket
 from types import CoroutineType, FrameType
 from typing import Any, ClassVar, Final
 
+import anyio
 import gunicorn
 from gunicorn.workers.base import Worker
 
@@ -39,7 +40,7 @@ from graceful.core.budget import ServerLimit
 from graceful.core.traits import traits_named
 from graceful.lifecycle import Lifecycle, current
 from graceful.listeners import close_when_empty
-from graceful.loops import Loop
+from graceful.loops import Loop, current_loop
 from graceful.members import Member
 from graceful.servers import ServerOwner
 from graceful.signals import Handler
@@ -59,6 +60,8 @@ __all__ = [
 CLIENT_CLOSES: Final = 2.0
 """Seconds that a client has to close after a response that says so; gunicorn's own limit."""
 
+A_TURN: Final = 1.0
+"""Seconds in which gthread's main thread comes to what it is asked to do, if it comes to it."""
 
 A_MOMENT: Final = 0.02
 """Seconds in which a greenlet that is done is over."""
@@ -172,9 +175,12 @@ class ThreadWorker(GunicornWorker):
         gthread.TConn = Connection  # type: ignore[attr-defined]
 
     async def stop_accepting(self) -> None:
-        self._worker.method_queue.defer(self._close_listeners)
+        loop, closed = current_loop(), anyio.Event()
+        self._worker.method_queue.defer(self._close_listeners, lambda: loop.soon(closed.set))
+        with anyio.move_on_after(A_TURN):  # before, nobody knows who is still taken in
+            await closed.wait()
 
-    def _close_listeners(self) -> None:
+    def _close_listeners(self, done: Callable[[], object]) -> None:
         """Take in who waits, then close: in the main thread, which owns the poller."""
         worker, poll = self._worker, select.poll()
         for listener in worker.sockets:
@@ -187,6 +193,7 @@ class ThreadWorker(GunicornWorker):
         worker.set_accept_enabled(False)
         for listener in worker.sockets:
             listener.close()
+        done()
 
     def has_connections(self) -> bool:
         return bool(self._worker.nr_conns)

@@ -33,7 +33,8 @@ class GracefulMiddleware:
     until its response is closed. Settings: `GRACEFUL = {...}`; `manage.py graceful` shows the plan.
 
     A mistake in the settings does not raise here, where it would be the end of gunicorn's arbiter:
-    it is logged, and readiness and every request fail with it. `manage.py check` finds it before.
+    it is logged, and readiness and every request fail with it. With `install` in its configuration
+    gunicorn does not start with one. `manage.py check` finds it before.
     """
 
     sync_capable = True
@@ -50,6 +51,7 @@ class GracefulMiddleware:
         for side in (self._asgi, self._wsgi):
             side.error = problem = problem or side.error
         if problem is not None:
+            current().problem = problem
             current().say_once(Notice(f"no request is served here: {problem}"))
         self._async = iscoroutinefunction(get_response)  # pyright: ignore[reportDeprecated]
         if self._async:

@@ -143,6 +143,19 @@ def test_a_third_sigterm_cuts(launcher: Launcher) -> None:
         assert rungs(server) == [("1", "SIGTERM"), ("2", "SIGTERM"), ("3", "SIGTERM")]
 
 
+def test_what_the_third_sigterm_cuts_is_a_503() -> None:
+    """Where it can be reached: gunicorn's sync worker ends its app's work by an exit, a 500."""
+    with running(GUNICORN_SYNC, LONG) as server, in_flight(server, "/blocked") as blocked:
+        for count in (1, 2, 3):
+            server.terminate()
+            server.log.wait_event("told to stop", count=count)
+        reply = blocked.reply()
+        assert (reply.status, reply.headers["retry-after"], reply.closes) == (503, "1", True)
+        assert server.wait(DELAY / 2) == 0
+        assert server.log.report()["clean"].lower() == "false"
+        assert "Traceback" not in server.log.text
+
+
 @ON_ALL
 def test_a_sigterm_after_the_delay_cuts(launcher: Launcher) -> None:
     """Whoever signals again while the workers drain does not want to wait for them."""

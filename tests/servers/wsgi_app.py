@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import graceful
 from graceful.threads import original
@@ -41,6 +41,13 @@ def stuck() -> Iterator[bytes]:
     while True:
         time.sleep(0.05)
     yield b""
+
+
+def blocked() -> NoReturn:
+    """A handler that never comes to an answer."""
+    mark("blocked begins")
+    while True:
+        time.sleep(0.05)
 
 
 def wedged() -> Iterator[bytes]:
@@ -80,6 +87,8 @@ def respond(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         body = trickle()
     elif path == "/stuck":
         body = stuck()
+    elif path == "/blocked":
+        blocked()
     elif path == "/wedged":
         body = wedged()
     elif path == "/upload":
