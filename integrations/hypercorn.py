@@ -60,6 +60,8 @@ LOOPS: Final = {
 }
 """Where hypercorn serves, and what it calls its listeners and its connections there."""
 
+LISTENERS: Final = {listeners for listeners, _ in LOOPS.values()}
+
 COMMON: Final = ("config", "context", "lifespan", "shutdown_trigger")
 
 KEY: Final = "graceful"
@@ -140,15 +142,20 @@ def _replace_raise_shutdown(module: Any) -> None:
     @wraps(original)
     async def raise_shutdown(event: Event) -> None:
         frame = next((f for f in _running([module]) if _waits_for(f, event)), None)
+        if (server := _attached_to(frame)) is not None:
+            server.listens()
         await event()
-        server: HypercornServer | None = None
-        if frame is not None:
-            server = cast("dict[str, Any]", vars(frame.f_locals["lifespan"])).get(KEY)
-        if server is not None:
+        if (server := _attached_to(frame)) is not None:
             await server.asked(event)
         await original(checkpoint)
 
     module.raise_shutdown = raise_shutdown
+
+
+def _attached_to(frame: FrameType | None) -> HypercornServer | None:
+    if frame is None:
+        return None
+    return cast("dict[str, Any]", vars(frame.f_locals["lifespan"])).get(KEY)
 
 
 def _waits_for(frame: FrameType, event: Event) -> bool:
@@ -175,6 +182,9 @@ class HypercornServer:
         self._loop = current_loop()
         self._may_go_on = anyio.Event()
         self._left = anyio.Event()
+        self._listens = anyio.Event()
+        if not LISTENERS.isdisjoint(frame.f_locals):  # the app has joined at a request
+            self._listens.set()
         self._timeout = self._config.graceful_timeout
         trigger = getattr(frame.f_locals["shutdown_trigger"], "func", None)
         self._obeys_parent = trigger is utils.check_multiprocess_shutdown_event
@@ -231,6 +241,10 @@ class HypercornServer:
         vars(self._lifespan).pop(KEY, None)
         self._config.graceful_timeout = self._timeout
 
+    def listens(self) -> None:
+        """hypercorn has all its listeners, and begins to wait for the reason to stop."""
+        self._listens.set()
+
     # -- hypercorn begins to stop ------------------------------------------------------------------
 
     async def asked(self, event: Event) -> None:
@@ -282,6 +296,14 @@ class HypercornServer:
     # -- what the lifecycle asks for ---------------------------------------------------------------
 
     async def stop_accepting(self) -> None:
+        """Also for a drain that has begun between the start of the app and that of the listeners.
+
+        What is closed before hypercorn has opened it would be open for good.
+        """
+        await self._listens.wait()
+        await self._close_listeners()
+
+    async def _close_listeners(self) -> None:
         raise NotImplementedError
 
     def _refuses_for_all(self) -> bool:
@@ -320,7 +342,7 @@ class HypercornServer:
 class OnAsyncio(HypercornServer):
     """On asyncio or uvloop."""
 
-    async def stop_accepting(self) -> None:
+    async def _close_listeners(self) -> None:
         servers = self._frame.f_locals["servers"]
         await close_when_empty(servers, self._refuses_for_all)
         servers.clear()
@@ -338,7 +360,7 @@ class OnTrio(HypercornServer):
         self._closed = anyio.Event()
         self._own_exit_status = False  # nurseries would make a group of the exit, and a traceback
 
-    async def stop_accepting(self) -> None:
+    async def _close_listeners(self) -> None:
         listeners = self._frame.f_locals["listeners"]
         numbers = [_socket_of(listener).fileno() for listener in listeners]
         copies = [os.dup(number) for number in numbers]

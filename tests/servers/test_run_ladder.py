@@ -237,6 +237,19 @@ def test_a_signal_before_anybody_serves(launcher: Launcher) -> None:
         assert server.wait(DELAY / 2) == 0
 
 
+@ON_ALL
+def test_a_worker_that_starts_into_the_drain(launcher: Launcher) -> None:
+    """Its app is ready when the siblings have closed their listeners: it leaves, as they do."""
+    app = "tests.servers.run_app:second_late"
+    with launch(launcher, app, env=SHORT, serving=False) as server:
+        server.await_serving()
+        server.log.wait_mark("starting 2")
+        server.terminate()
+        assert server.wait(DELAY / 2) == 0
+        assert server.log.report()["clean"] == "True"
+        assert server.log.marks("shutdown") == ["shutdown"] * 2
+
+
 def test_an_app_that_is_not_wrapped_is_said() -> None:
     """Nothing can be told to its workers; the server stops in its own way."""
     with launch(RUN_UVICORN, "tests.servers.run_app:bare", serving=False) as server:
