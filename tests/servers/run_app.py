@@ -44,7 +44,7 @@ async def late(app: Starlette) -> AsyncGenerator[None]:
     if slot == 2:
         board = graceful.current().board
         assert board is not None
-        while not board.has_stopped(1):
+        while not board.has_stopped(1):  # noqa: ASYNC110 - another process says so
             await anyio.sleep(0.01)
     yield
     mark("shutdown")
