@@ -16,6 +16,7 @@ __all__ = [
     "ALB_CONTROLLER_INTERVAL",
     "ALB_CONTROLLER_UNHEALTHY",
     "ALB_IDLE",
+    "ALB_LAG",
     "AWS_API_LAG",
     "CADDY_FAILS",
     "CADDY_INTERVAL",
@@ -29,12 +30,14 @@ __all__ = [
     "KNOBS",
     "KUBERNETES_FAILURES",
     "KUBERNETES_GRACE",
+    "KUBERNETES_LAG",
     "KUBERNETES_PERIOD",
     "NEGATIVE_TTL",
     "NGINX_CLIENT_IDLE",
     "NGINX_PLUS_FAILS",
     "NGINX_PLUS_INTERVAL",
     "NGINX_UPSTREAM_IDLE",
+    "NLB_LAG",
     "PLATFORMS",
     "SYSTEMD_GRACE",
     "Check",
@@ -157,6 +160,7 @@ _ECS = "AWS, ECS API, ContainerDefinition.stopTimeout"
 KUBERNETES_GRACE: Final = Number(30.0, "Kubernetes API v1, PodSpec.terminationGracePeriodSeconds")
 KUBERNETES_PERIOD: Final = Number(10.0, f"{_PROBE}.periodSeconds")
 KUBERNETES_FAILURES: Final = Number(3, f"{_PROBE}.failureThreshold")
+KUBERNETES_LAG: Final = Number(5.0, "observed: EndpointSlice to kube-proxy or CNI takes 1 to 5 s")
 ECS_GRACE: Final = Number(30.0, f"{_ECS}; on EC2 ECS_CONTAINER_STOP_TIMEOUT")
 FARGATE_MOST: Final = Number(120.0, f"{_ECS}, on Fargate")
 # Distributions may build it with another number: systemctl show -p DefaultTimeoutStopUSec
@@ -173,6 +177,12 @@ ALB_CONTROLLER_UNHEALTHY: Final = Number(2, f"{_CONTROLLER}/unhealthy-threshold-
 AWS_API_LAG: Final = Number(
     10.0, "observed: aws-load-balancer-controller, deregistering by the API"
 )
+ALB_LAG: Final = Number(
+    20.0, "observed: aws-load-balancer-controller, ip targets: 25 s were enough, 5 s not"
+)
+NLB_LAG: Final = Number(
+    120.0, "observed: aws-load-balancer-controller, ip targets, whatever deregistration_delay is"
+)
 HAPROXY_INTER: Final = Number(2.0, f"{_HAPROXY}, inter")
 HAPROXY_FALL: Final = Number(3, f"{_HAPROXY}, fall")
 CADDY_INTERVAL: Final = Number(30.0, f"{_CADDY}, health_interval")
@@ -188,7 +198,7 @@ ISTIO_DRAIN: Final = Number(5.0, "Istio, ProxyConfig.terminationDrainDuration")
 _ROWS: Final = (
     Platform(
         "kubernetes",
-        lag=Number(5, "observed: EndpointSlice to kube-proxy or CNI takes 1 to 5 s"),
+        lag=KUBERNETES_LAG,
         check=Check(
             KUBERNETES_PERIOD,
             KUBERNETES_FAILURES,
@@ -203,9 +213,7 @@ _ROWS: Final = (
     ),
     Platform(
         "alb",
-        lag=Number(
-            20, "observed: aws-load-balancer-controller, ip targets; 25 s were enough, 5 s not"
-        ),
+        lag=ALB_LAG,
         check=Check(
             Number(30, f"{_ALB}, HealthCheckIntervalSeconds"),
             Number(2, f"{_ALB}, UnhealthyThresholdCount"),
@@ -219,10 +227,7 @@ _ROWS: Final = (
     ),
     Platform(
         "nlb",
-        lag=Number(
-            120,
-            "observed: aws-load-balancer-controller, ip targets, whatever deregistration_delay is",
-        ),
+        lag=NLB_LAG,
         check=Check(
             Number(30, f"{_ELB}.HealthCheckIntervalSeconds"),
             Number(2, f"{_ELB}.UnhealthyThresholdCount"),

@@ -311,7 +311,8 @@ CATALOGUE: Final = (
         "the target group learns of the stop later than the delay ends",
         "With targets of type ip the controller deregisters a pod through AWS's API, which takes "
         "about 10 s before the balancer stops sending: reports say that 5 s were not enough and "
-        "25 s were. Network load balancers have been seen to need two minutes.",
+        "25 s were. Network load balancers have been seen to need two minutes; support of AWS has "
+        "named three to five.",
     ),
 )
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from typing import Final
 
 from ..core.budget import Settings
-from ..core.platforms import AWS_API_LAG
+from ..core.platforms import ALB_LAG, AWS_API_LAG, KUBERNETES_LAG, NLB_LAG
 from .assemble import ALB, attribute
 from .inforce import delay_before_drain, keep_alive, server, serves, settings
-from .model import Balancer, Check, Fact, Finding, Process, Scene, Workload
+from .model import Balancer, Check, Fact, Finding, Process, Scene, Service, Workload
 from .rules_rollout import selected
 
 __all__ = ["rules"]
@@ -36,7 +36,7 @@ def rules(scene: Scene) -> Iterator[Finding]:
             yield from _idle(balancer, workload, process)
         yield from _front(balancer, undirected)
         if balancer.kind == "alb":
-            yield from _propagation(balancer.title, targets)
+            yield from _propagation(balancer.title, targets, AWS_API_LAG.value, ALB_LAG.value)
         else:
             yield from _blind(balancer)
             yield from _retries(balancer)
@@ -198,18 +198,20 @@ def _asked(check: Check | None) -> Fact[str] | None:
     return check.path if check is not None and check.http else None
 
 
-def _propagation(title: str, targets: list[Target]) -> Iterator[Finding]:
+def _propagation(title: str, targets: list[Target], needed: float, lag: float) -> Iterator[Finding]:
+    """Judge targets of type ip, which AWS's API has to take out; `lag` is what that takes."""
+    enough = KUBERNETES_LAG.value + lag
     for workload, process in targets:
         seconds = _serves_on(process)
-        if seconds is not None and seconds < AWS_API_LAG.value:
+        if seconds is not None and seconds < needed:
             yield Finding(
                 "alb-propagation",
                 process.place,
                 workload.subject(process),
-                f"{title} may send requests for {AWS_API_LAG.value:g} s and more after the pod is "
+                f"{title} may send requests for {needed:g} s and more after the pod is "
                 f"deleted, but it serves for {seconds:g} s",
-                "GRACEFUL_PROPAGATION_DELAY=20, with a grace period to match",
-                {"serves": seconds, "needed": AWS_API_LAG.value},
+                f"GRACEFUL_PROPAGATION_DELAY={enough:g}, with a grace period to match",
+                {"serves": seconds, "needed": needed},
             )
 
 
@@ -235,10 +237,18 @@ def _target_groups(scene: Scene) -> Iterator[Finding]:
         delay = attribute(service.notes.get(f"{NLB}target-group-attributes"), name)
         targets = [w for w in scene.workloads if selected(service.selector, w)]
         yield from _deregistration(delay, f"Service {service.name}", targets)
-        kind = service.notes.get(f"{NLB}type")
-        if kind is not None and kind.value in ("external", "nlb-ip", "nlb"):
+        if _has_ip_targets(service):
             both = [(w, p) for w in targets for p in w.processes if serves(p)]
-            yield from _propagation(f"the NLB of Service {service.name}", both)
+            title = f"the NLB of Service {service.name}"
+            yield from _propagation(title, both, NLB_LAG.value, NLB_LAG.value)
+
+
+def _has_ip_targets(service: Service) -> bool:
+    """Whether pods are targets; with those of type instance nodes are, and they stay."""
+    kind, target = service.notes.get(f"{NLB}type"), service.notes.get(f"{NLB}nlb-target-type")
+    if kind is None:
+        return False
+    return kind.value == "nlb-ip" or (target is not None and target.value == "ip")
 
 
 def _deregistration(
