@@ -20,6 +20,7 @@ from tests.servers.launchers import (
     GUNICORN_ASGI,
     GUNICORN_GEVENT,
     GUNICORN_GTHREAD,
+    GUNICORN_SYNC,
     GUNICORN_UVICORN,
 )
 from tests.servers.test_gunicorn_retire import app_of
@@ -30,6 +31,7 @@ WINDOW = 2.0
 BAR = WINDOW + 1.0
 
 CASES = (
+    (GUNICORN_SYNC, False),  # a worker of its own for each stream
     (GUNICORN_GTHREAD, False),
     (GUNICORN_GEVENT, False),
     (GUNICORN_ASGI, True),

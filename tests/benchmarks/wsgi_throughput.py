@@ -3,7 +3,8 @@
 As in `throughput.py`: both are loaded at the same time and share one CPU, and each round starts
 both anew. The wrapped one has the whole of graceful, with `install()` in its configuration.
 
-    python -m tests.benchmarks.wsgi_throughput
+    python -m tests.benchmarks.wsgi_throughput                 # every case, 10 rounds of each
+    python -m tests.benchmarks.wsgi_throughput 6 Django
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class Case:
 CASES = (
     Case("Flask, 'hello'", "flask", "wrapped_flask"),
     Case("a plain function", "hello", "wrapped_hello"),
+    Case("Django, 'hello'", "django(wrapped=False)", "django(wrapped=True)"),
 )
 
 
@@ -93,17 +95,18 @@ def one_round(case: Case, *, bare_first: bool) -> tuple[float, float]:
     return without, with_it
 
 
-def main(rounds: int = ROUNDS) -> bool:
-    """Print all cases; whether each reaches the bar."""
+def main(rounds: int = ROUNDS, only: str = "") -> bool:
+    """Print the cases whose names contain `only`; whether each reaches the bar."""
     for tool in ("wrk", "taskset"):
         if shutil.which(tool) is None:
             raise SystemExit(f"this benchmark needs {tool}: apt-get install wrk util-linux")
     ratios = [
         show(case.name, [one_round(case, bare_first=n % 2 == 0) for n in range(rounds)])
         for case in CASES
+        if only in case.name
     ]
     return min(ratios) >= BAR
 
 
 if __name__ == "__main__":
-    sys.exit(0 if main(*map(int, sys.argv[1:])) else 1)
+    sys.exit(0 if main(int((sys.argv[1:] or [ROUNDS])[0]), "".join(sys.argv[2:3])) else 1)

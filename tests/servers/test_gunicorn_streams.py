@@ -10,7 +10,13 @@ import contextlib
 
 from .contract import goodbye, open_websocket
 from .harness import Launcher, launch, settings
-from .launchers import GUNICORN_ASGI, GUNICORN_GEVENT, GUNICORN_GTHREAD, GUNICORN_UVICORN
+from .launchers import (
+    GUNICORN_ASGI,
+    GUNICORN_GEVENT,
+    GUNICORN_GTHREAD,
+    GUNICORN_SYNC,
+    GUNICORN_UVICORN,
+)
 from .test_gunicorn_retire import app_of, ask, on
 
 GRACE, KEEP_ALIVE = 60, "50"
@@ -20,7 +26,7 @@ PATIENCE = 20.0
 QUICK = settings(grace_period=GRACE, propagation_delay=0.5, stream_window=0.5, linger=0.3)
 
 
-@on(GUNICORN_GTHREAD, GUNICORN_GEVENT, GUNICORN_ASGI, GUNICORN_UVICORN)
+@on(GUNICORN_SYNC, GUNICORN_GTHREAD, GUNICORN_GEVENT, GUNICORN_ASGI, GUNICORN_UVICORN)
 def test_a_stream_of_events_that_never_ends(launcher: Launcher) -> None:
     """It is told, its connection is closed, and an idle one is not waited for."""
     with contextlib.ExitStack() as exits:
