@@ -200,6 +200,7 @@ def _alb(ingress: Ingress) -> Balancer | None:
         check=_alb_check(ingress, notes),
         idle=idle or Fact(ALB_IDLE.value, ingress.place),
         idle_setting="idle_timeout.timeout_seconds",
+        by_ip=(target := notes.get("target-type")) is not None and target.value == "ip",
     )
 
 

@@ -236,6 +236,8 @@ class Balancer:
     front_idle: Fact[float] | None = None
     """Seconds that it keeps an idle connection of a client's."""
     front_setting: str = ""
+    by_ip: bool = False
+    """It sends to pods themselves, which its provider's API has to take out (ALB)."""
     retries: Fact[str] | None = None
     """What keeps it from trying another server: text for people; None = nothing does."""
 

@@ -35,9 +35,9 @@ def rules(scene: Scene) -> Iterator[Finding]:
         for workload, process in targets:
             yield from _idle(balancer, workload, process)
         yield from _front(balancer, undirected)
-        if balancer.kind == "alb":
+        if balancer.by_ip:
             yield from _propagation(balancer.title, targets, AWS_API_LAG.value, ALB_LAG.value)
-        else:
+        if balancer.kind != "alb":
             yield from _blind(balancer)
             yield from _retries(balancer)
             yield from _slow(balancer, scene, targets)
