@@ -116,7 +116,10 @@ class Driver:
 
     async def stop_and_leave(self) -> None:
         """After a signal: the whole choreography, then the server's own shutdown."""
-        await self.drain()
+        try:
+            await self.drain()
+        except Exception as error:  # what is left of the grace period would pass with nothing done
+            self._owner.publish(Fault("the drain", _brief(error)))
         self._owner.leave_servers()
 
     def spawn(self, job: Callable[[], Awaitable[None]]) -> None:
@@ -166,15 +169,23 @@ class Driver:
             # to stop accepting early would only leave clients hanging in the backlog.
             await round_.until_old_work_is_done()
         for server, loop in servers:
+            stop = partial(self._stop_accepting, server)
             if loop.is_current():
-                await server.stop_accepting()
+                await stop()
             else:
-                loop.soon(partial(loop.spawn, server.stop_accepting))
+                loop.soon(partial(loop.spawn, stop))
         await round_.until_idle()
         self._end_hooks()
         round_.say_told()
         if len(core.tracker):
             await self._cut()
+
+    async def _stop_accepting(self, server: Server) -> None:
+        """A server that is not as it was when it was tested goes on accepting, and drains."""
+        try:
+            await server.stop_accepting()
+        except Exception as error:
+            self._owner.publish(Fault(f"closing the listener of {server.name}", _brief(error)))
 
     def _deadline(self) -> float:
         """The drain deadline; none in an operator's lame duck, which has no end of its own."""

@@ -112,7 +112,8 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Code of the user's (hook, check, farewell) failed or hung; the stop went on without it."""
+    """Code of the user's (hook, check, farewell) failed or hung, or a server is not as it was when
+    it was tested; the stop went on without it."""
 
     what: str
     error: str

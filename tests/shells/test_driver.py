@@ -367,6 +367,51 @@ async def test_a_server_that_stops_during_the_delay(world: World, server: FakeSe
         assert world.now - began == pytest.approx(2)
 
 
+class Changed(FakeServer):
+    """A server that is not as it was when its integration was written."""
+
+    async def stop_accepting(self) -> None:
+        raise KeyError("servers")
+
+
+class Unasked(FakeServer):
+    """One of which not even that can be asked."""
+
+    def has_connections(self) -> bool:
+        raise AttributeError("connections")
+
+
+@pytest.mark.parametrize("server", [Changed()], ids=["changed"])
+@on_both
+async def test_a_listener_that_cannot_be_closed(world: World, server: FakeServer) -> None:
+    """Work in flight is finished all the same, and the server is told to leave."""
+    server.log.clear()
+    app = GracefulMiddleware(slow(3), propagation_delay=0)
+    async with world.lifespan(app):
+        call = world.call(app, http())
+        await world.turns()
+        world.lifecycle.terminate()
+        await left(server)
+        assert (call.over, call.status) == (True, 200)
+    faults = [record for record in world.records if isinstance(record, Fault)]
+    assert faults == [Fault("closing the listener of test server 1.0", "KeyError: 'servers'")]
+    assert world.report.clean
+
+
+@pytest.mark.parametrize("server", [Unasked()], ids=["unasked"])
+@on_both
+async def test_a_drain_that_fails(world: World, server: FakeServer) -> None:
+    """The process doesn't wait for its watchdog then."""
+    server.log.clear()
+    app = GracefulMiddleware(app_of(hello), propagation_delay=0)
+    async with world.lifespan(app):
+        world.lifecycle.terminate()
+        await left(server)
+    faults = [record for record in world.records if isinstance(record, Fault)]
+    assert faults == [Fault("the drain", "AttributeError: connections")]
+    assert world.phases[-1] is Phase.STOPPED
+
+
 # -- hooks -----------------------------------------------------------------------------------
 
 
