@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 LEAST_DRAIN = 1.0
-"""Seconds of drain that are planned where nothing asks for more."""
+"""Seconds of drain that are planned where nothing asks for more; chosen here."""
 
 
 @dataclass(frozen=True, slots=True)
