@@ -1,9 +1,9 @@
 """granian: one of its worker processes, found on the stack that started it.
 
 Private names used: the functions `_spawn_asgi_lifespan_worker`, `_spawn_asgi_worker` and
-`_spawn_wsgi_worker` of `granian.server.mp` with their variables `shutdown_event`, `shutdown_glue`
-and `sock`; `granian._signals.set_sync_signals`; of a `granian.server.mp.MPServer` the attributes
-`interrupt_signal`, `workers_kill_timeout`, `reload_on_changes`, `workers`, `runtime_mode`,
+`_spawn_wsgi_worker` of `granian.server.mp` with their variables `shutdown_event`, `shutdown_glue`,
+`sock` and `serve`; `granian._signals.set_sync_signals`; of a `granian.server.mp.MPServer` the
+attributes `interrupt_signal`, `workers_kill_timeout`, `reload_on_changes`, `workers`, `runtime_mode`,
 `runtime_threads` and `task_impl`. Tested with granian 2.8.
 
 How it fits together
@@ -45,7 +45,7 @@ from graceful.servers import ServerOwner, Wrapped
 from graceful.signals import HANDLED, Handler
 from graceful.threads import ThreadLoop
 
-from .granian_sockets import close_when_empty, count_alike, listening_on
+from .granian_sockets import LOOK_EVERY, close_when_empty, count_alike, listening_on
 
 __all__ = ["GranianWorker", "detect", "prepare"]
 
@@ -74,7 +74,7 @@ def detect(handler: Handler, receive: object = None) -> GranianWorker | None:
     for frame in _stack():
         code = frame.f_code
         if code.co_name in SPAWNED and frame.f_globals.get("__name__") == MPServer.__module__:
-            for name in ("shutdown_event", "shutdown_glue", "sock"):
+            for name in ("shutdown_event", "shutdown_glue", "sock", "serve"):
                 if name not in code.co_varnames + code.co_cellvars:
                     raise AttributeError(f"{code.co_name} has no variable {name}")
             return GranianWorker(frame, _parent())
@@ -218,6 +218,9 @@ class GranianWorker:
     # -- the end ---------------------------------------------------------------------------------
 
     async def stop_accepting(self) -> None:
+        """Also for a drain that has begun when the app was ready and granian not yet."""
+        while "serve" not in self._frame.f_locals:  # noqa: ASYNC110 - nothing tells of it
+            await anyio.sleep(LOOK_EVERY)
         if not self.shares_listener:
             await close_when_empty(self._listeners())
 

@@ -17,7 +17,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 
-__all__ = ["close_when_empty", "count_alike", "listening_on"]
+__all__ = ["LOOK_EVERY", "close_when_empty", "count_alike", "listening_on"]
 
 DESCRIPTORS: Final = Path("/proc/self/fd")
 
@@ -25,6 +25,9 @@ SOCKETS: Final = {socket.AF_INET: Path("/proc/net/tcp"), socket.AF_INET6: Path("
 """Every TCP socket of the machine, or container; those that listen come first."""
 
 LISTENS: Final = "0A"
+
+LOOPBACK: Final = "127.0.0.1"
+"""Where stand-ins listen, at ports that the kernel draws and nobody is told."""
 
 LOOK_EVERY: Final = 0.002
 """Seconds between two looks at an accept queue that another thread empties."""
@@ -86,7 +89,7 @@ async def close_when_empty(numbers: list[int]) -> bool:
     """Close the listeners of these descriptors once nobody waits to be accepted.
 
     Their owner goes on holding the descriptors; each stands for another socket from here on, which
-    listens where nobody can connect, and on which its event loop is never woken.
+    listens where nobody looks for it, and on which its event loop is hardly ever woken.
 
     Returns False when they stay open, because somebody still waits: nobody who waits is sent away.
     """
@@ -103,8 +106,14 @@ async def close_when_empty(numbers: list[int]) -> bool:
 
 
 def _replace(number: int) -> None:
-    with socket.socket(socket.AF_UNIX) as stand_in:
+    """Put another TCP listener in its place: this may come before its owner has looked at it.
+
+    granian asks its listener for an address in a thread of its own, some time after it has begun to
+    listen, and panics when there is none; an `accept` must say 'try again', which only a listener's
+    does.
+    """
+    with socket.socket() as stand_in:
         stand_in.setblocking(False)
-        stand_in.bind("")  # a name that the kernel draws
-        stand_in.listen(1)  # an `accept` says 'try again', where any other socket has an error
+        stand_in.bind((LOOPBACK, 0))
+        stand_in.listen(1)
         os.dup2(stand_in.fileno(), number, inheritable=False)

@@ -69,6 +69,16 @@ def test_an_empty_listener_is_closed_under_its_owner() -> None:
             mine.accept()
 
 
+def test_a_listener_that_is_closed_early_still_has_an_address() -> None:
+    """granian's thread asks for it some time after it has begun to listen, and panics otherwise."""
+    with listener() as mine:
+        assert asyncio.run(close_when_empty([mine.fileno()]))
+        with socket.socket(fileno=os.dup(mine.fileno())) as stand_in:
+            assert stand_in.family is socket.AF_INET
+            assert stand_in.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+            assert stand_in.getsockname()[0] == "127.0.0.1"
+
+
 def test_who_waits_is_accepted_first() -> None:
     """The listener is closed when its owner has taken in everybody."""
 
