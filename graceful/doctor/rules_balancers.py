@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from ipaddress import ip_address
 from typing import Final
 
 from ..core.budget import Settings
@@ -46,13 +47,25 @@ def rules(scene: Scene) -> Iterator[Finding]:
 
 
 def _targets(balancer: Balancer, scene: Scene) -> Iterator[Target]:
-    """Yield whom it sends to: those it names, else every web process there is."""
+    """Yield whom it sends to: those it names, else every web process that it may mean."""
     everyone = [(w, p) for w in scene.workloads for p in w.processes if serves(p)]
     named = [(w, p) for w, p in everyone if _is_named(balancer, w, scene)]
     if named or balancer.kind == "alb":
         yield from named
     else:
-        yield from everyone
+        means = not any(map(_is_name, balancer.hosts))
+        yield from ((w, p) for w, p in everyone if means or w.platform != "compose")
+
+
+def _is_name(host: str) -> bool:
+    """Whether this can only mean one service of a compose file, or a socket that none has."""
+    if host in ("", "localhost") or "$" in host or "{" in host:
+        return False
+    try:
+        ip_address(host.strip("[]"))
+    except ValueError:
+        return True
+    return False
 
 
 def _is_named(balancer: Balancer, workload: Workload, scene: Scene) -> bool:
