@@ -41,6 +41,10 @@ def end_with(response: Response, over: Callable[[], None]) -> None:
     response.close = _Close(response, over)
 
 
+def _is_file(response: Response) -> bool:
+    return getattr(response, "file_to_stream", None) is not None
+
+
 class _Close:
     """Takes the place of `close` on one response.
 
@@ -48,10 +52,13 @@ class _Close:
     takes this instead of the response, which then has nobody else.
     """
 
+    __slots__ = ("_called", "_kept", "_over", "_response")
+
     def __init__(self, response: Response, over: Callable[[], None]) -> None:
         self._response: Callable[[], Any] = weakref.ref(response)
-        self._kept = response if getattr(response, "file_to_stream", None) is not None else None
+        self._kept = response if response.streaming and _is_file(response) else None
         self._over = over
+        self._called = False
 
     def __call__(self) -> None:
         response = self._response()
@@ -59,7 +66,9 @@ class _Close:
             if response is not None:
                 type(response).close(response)
         finally:
+            self._called = True
             self._over()
 
     def __del__(self) -> None:
-        self._over()
+        if not self._called:
+            self._over()

@@ -35,11 +35,15 @@ WHOLE: Final = [b""]
 class _Wire:
     """One request on its way in, and the response on its way out."""
 
+    __slots__ = ("given", "headers", "request", "response", "status")
+
     def __init__(self, request: Request) -> None:
         self.request = request
         self.response: Response = None
         self.status = ""
         self.headers: Headers = []
+        self.given: Headers | None = None
+        """The response's own headers: the shell hands on others where it has something to add."""
 
     def start(self, status: str, headers: Headers, exc_info: object = None) -> Callable[..., None]:
         """What the shell takes for the server's `start_response`."""
@@ -56,7 +60,7 @@ class _Wire:
         response, self.response = self.response, None  # the exchange holds on to this wire
         if response is None:  # a probe's answer, or a refusal
             return self._own(body)
-        if ("Connection", "close") in self.headers:
+        if self.headers is not self.given and ("Connection", "close") in self.headers:
             response["Connection"] = "close"
         if streamed:
             response.streaming_content = (part for part in body)
@@ -96,7 +100,8 @@ class WsgiSide(WsgiMiddleware):
     def _respond(self, environ: Environ, start_response: Callable[..., object]) -> Iterable[bytes]:
         wire: _Wire = environ.pop(WIRE)
         wire.response = response = self._get_response(wire.request)
-        start_response(str(response.status_code), list(response.items()))
+        wire.given = response.items()  # a view: a list of them would cost as much as all the rest
+        start_response(wire.status, wire.given)
         parts: Iterable[bytes] = response.streaming_content if _is_streamed(response) else WHOLE
         return parts
 

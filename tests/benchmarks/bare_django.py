@@ -21,7 +21,7 @@ USUAL = (
 
 def home(request: Any) -> HttpResponse:
     """A quick request."""
-    return HttpResponse("hello\n")
+    return HttpResponse(b"hello\n")
 
 
 urlpatterns = [path("", home)]
