@@ -3,8 +3,8 @@
 Private names used: the functions `_spawn_asgi_lifespan_worker`, `_spawn_asgi_worker` and
 `_spawn_wsgi_worker` of `granian.server.mp` with their variables `shutdown_event`, `shutdown_glue`,
 `sock` and `serve`; `granian._signals.set_sync_signals`; of a `granian.server.mp.MPServer` the
-attributes `interrupt_signal`, `workers_kill_timeout`, `reload_on_changes`, `workers`, `runtime_mode`,
-`runtime_threads` and `task_impl`. Tested with granian 2.8.
+attributes `interrupt_signal`, `workers_kill_timeout`, `reload_on_changes`, `workers`,
+`runtime_mode`, `runtime_threads` and `task_impl`. Tested with granian 2.8.
 
 How it fits together
 - The parent sends each worker a SIGTERM, on which a worker alone sets its `shutdown_event`: its
