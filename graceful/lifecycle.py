@@ -263,7 +263,7 @@ class Lifecycle:
             if self._loud or (member.lifespan and handler is signal.SIG_DFL):
                 signals = HANDLED if self._loud else (signal.SIGTERM,)
                 self._guard.take_signals(signals, self._on_signal, self.clock, self.settings)
-        elif server is not None and not main:
+        elif server is not None and not main and not server.development:
             self.say_once(
                 Notice(
                     f"{server.name} runs outside the main thread, where no signal arrives; "
