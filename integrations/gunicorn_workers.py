@@ -46,6 +46,8 @@ from graceful.servers import ServerOwner
 from graceful.signals import Handler
 from graceful.threads import ThreadLoop
 
+from .gunicorn_http2 import blocking_connections, tell_asgi_connections
+
 __all__ = [
     "GunicornWorker",
     "adapter_of",
@@ -156,6 +158,9 @@ class ThreadWorker(GunicornWorker):
 
     threads = True
 
+    def attach(self, owner: ServerOwner) -> None:
+        self._http2 = blocking_connections(self._worker)
+
     def use(self, loop: Loop) -> None:
         """Close connections beside the main thread, once each response says that it does.
 
@@ -175,6 +180,8 @@ class ThreadWorker(GunicornWorker):
         gthread.TConn = Connection  # type: ignore[attr-defined]
 
     async def stop_accepting(self) -> None:
+        if self._http2 is not None:
+            self._http2.drain()
         loop, closed = current_loop(), anyio.Event()
         self._worker.method_queue.defer(self._close_listeners, lambda: loop.soon(closed.set))
         with anyio.move_on_after(A_TURN):  # before, nobody knows who is still taken in
@@ -204,6 +211,8 @@ class ThreadWorker(GunicornWorker):
     def _leave(self) -> None:
         self._worker.murder_keepalived(force=True)  # the linger is over
         end(self._worker)
+        if self._http2 is not None:
+            self._http2.end()
 
 
 def _spawn(loop: Loop, sock: socket) -> bool:
@@ -231,6 +240,7 @@ class GeventWorker(GunicornWorker):
         gone. An idle one it would leave open for as long as `keepalive` is.
         """
         worker, gevent = self._worker, import_module("gevent")
+        self._http2 = blocking_connections(worker)
         self._gevent: Any = gevent
         self._serving: dict[Any, Any] = {}  # greenlets, with the limit of their last wait
         self._leaves = import_module("gevent.event").Event()
@@ -259,6 +269,10 @@ class GeventWorker(GunicornWorker):
         else:
             self._gevent.sleep(min(seconds, A_MOMENT))
 
+    async def stop_accepting(self) -> None:
+        if self._http2 is not None:
+            self._http2.drain()
+
     def has_connections(self) -> bool:
         return bool(self._serving)
 
@@ -267,6 +281,8 @@ class GeventWorker(GunicornWorker):
 
     def _leave(self) -> None:
         end(self._worker)
+        if self._http2 is not None:
+            self._http2.end()
         self._leaves.set()
         for greenlet, limit in list(self._serving.items()):
             if limit is not None and limit.pending:  # it is idle, and the linger is over
@@ -297,6 +313,7 @@ class AsgiWorker(GunicornWorker):
 
     async def stop_accepting(self) -> None:
         await close_when_empty(self._worker.servers)
+        tell_asgi_connections(self._worker)
 
     def has_connections(self) -> bool:
         return bool(self._worker.nr_conns)

@@ -31,6 +31,8 @@ from graceful.listeners import close_when_empty
 from graceful.servers import ServerOwner
 from graceful.signals import Handler
 
+from .uvicorn_http2 import tell_connections
+
 __all__ = ["UvicornServer", "detect"]
 
 
@@ -113,6 +115,7 @@ class UvicornServer:
     async def stop_accepting(self) -> None:
         assert self._owner is not None
         await close_when_empty(getattr(self._server, "servers", ()), self._owner.accepts_no_more)
+        tell_connections(self._server.server_state.connections)
 
     def has_connections(self) -> bool:
         return bool(self._server.server_state.connections)

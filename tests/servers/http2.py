@@ -1,9 +1,10 @@
-"""A small HTTP/2 client with prior knowledge, one connection, which keeps all that it is told."""
+"""A small HTTP/2 client of one connection, which keeps all that it is told."""
 
 from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 from collections.abc import Generator
 from dataclasses import dataclass, field
 
@@ -46,9 +47,13 @@ class Http2Client:
     it here, as a client does that finishes what it has begun.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, tls: ssl.SSLContext | None = None) -> None:
         self._h2 = H2Connection(H2Configuration(client_side=True, header_encoding="utf-8"))
         self._socket = socket.create_connection(("127.0.0.1", port), timeout=LIMIT)
+        if tls is not None:
+            secure = tls.wrap_socket(self._socket)
+            assert secure.selected_alpn_protocol() == "h2"
+            self._socket = secure
         self._rest = b""
         self.goaways: list[tuple[int, int]] = []
         """Last stream and error code of each GOAWAY."""
@@ -141,9 +146,9 @@ class Http2Client:
 
 
 @contextlib.contextmanager
-def http2(port: int) -> Generator[Http2Client]:
-    """Return a client for the length of a block."""
-    client = Http2Client(port)
+def http2(port: int, tls: ssl.SSLContext | None = None) -> Generator[Http2Client]:
+    """Return a client for the length of a block; with `tls` it is negotiated (ALPN)."""
+    client = Http2Client(port, tls)
     try:
         yield client
     finally:
