@@ -12,7 +12,7 @@ from __future__ import annotations
 from .outcomes import Loss, Outcome
 from .plan import Plan, PlanError, RehearsalError
 from .result import Restart, Result, StreamRecord, explain
-from .run import rehearse
+from .run import check, rehearse
 from .view import PlainView, SilentView, View
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "SilentView",
     "StreamRecord",
     "View",
+    "check",
     "explain",
     "rehearse",
 ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import time
 from collections.abc import Mapping
 from typing import ClassVar, Final, cast
 
@@ -19,6 +20,8 @@ __all__ = ["FAULTS", "Fault", "check_faults"]
 
 LATER: Final = 0.5
 """Seconds after SIGTERM at which what comes after it comes."""
+MOMENTS: Final = (0.3, 0.6, 0.8, 0.95)
+"""Parts of the time that a start takes, at which SIGTERM comes."""
 STOPPED: Final = 1.0
 """Seconds that a process is stopped by SIGSTOP."""
 UPLOAD: Final = 40
@@ -41,6 +44,10 @@ class Fault:
         self.plan = plan
         self.found = ""
         """What came of it, in words."""
+        self.killed = False
+        """Whether it took SIGKILL to end it."""
+        self.failed = False
+        """Whether the instance did not do what it must."""
         self._writers: list[asyncio.StreamWriter] = []
 
     async def before(self) -> None:
@@ -49,8 +56,11 @@ class Fault:
     async def after(self) -> None:
         """SIGTERM has been sent; cancelled when the process has gone."""
 
+    async def between(self) -> None:
+        """The process has gone, and the next one has not been started."""
+
     async def close(self) -> None:
-        """The process has gone."""
+        """The process has gone: put away what is left of the fault."""
         for writer in self._writers:
             writer.close()
 
@@ -81,7 +91,26 @@ class SecondSigterm(Fault):
 class SigtermAtStart(Fault):
     """A deployment that is rolled back while it starts."""
 
-    text = "SIGTERM while the next process starts: it must leave, too"
+    text = "SIGTERM at four moments of the next start: the process must leave each time"
+
+    async def between(self) -> None:
+        exits = [await self._exit(part * self.instance.start_seconds) for part in MOMENTS]
+        codes = ", ".join(str(code) for code, _ in exits)
+        slowest = max(seconds for _, seconds in exits)
+        self.found = f"it exited {codes}, at most {slowest:.2f} s after it"
+
+    async def _exit(self, moment: float) -> tuple[int | None, float]:
+        """Start a process, stop it after `moment` seconds; its exit code and how long it took."""
+        await self.instance.start()
+        await asyncio.sleep(moment)
+        self.instance.terminate()
+        began = time.monotonic()
+        if not await self.instance.until_exit(self.plan.kill_after):
+            self.killed = True
+            await self.instance.end()
+        seconds = time.monotonic() - began
+        await self.instance.clear()
+        return self.instance.exit_code, seconds
 
 
 class BlockedLoop(Fault):
@@ -105,8 +134,7 @@ class EndlessHandler(Fault):
         await asyncio.sleep(LATER)
 
     async def after(self) -> None:
-        head = await self._reader.readline()
-        self.found = f"it was answered {head.decode('latin-1').strip() or 'nothing'}"
+        self.found = await _answer(self._reader)
 
 
 class SlowUpload(Fault):
@@ -128,11 +156,11 @@ class SlowUpload(Fault):
             await asyncio.sleep(0.1)
 
     async def after(self) -> None:
-        self.found = "lost"
+        self.found, self.failed = "it was cut", True
         with contextlib.suppress(OSError):
             await self._send(UPLOAD - 1)
-            head = await self._reader.readline()
-            self.found = f"it was answered {head.decode('latin-1').strip() or 'nothing'}"
+            self.found = await _answer(self._reader)
+            self.failed = " 200 " not in self.found
 
 
 class SlowReader(Fault):
@@ -196,6 +224,14 @@ class FullDisk(Fault):
     text = (
         "all output of the instances goes to a full disk (/dev/full): they must leave all the same"
     )
+
+
+async def _answer(reader: asyncio.StreamReader) -> str:
+    """Wait for the first line of an answer, and say in words what it was."""
+    with contextlib.suppress(OSError):
+        if head := await reader.readline():
+            return f"it was answered {head.decode('latin-1').strip()}"
+    return "it was answered nothing"
 
 
 FAULTS: Final[Mapping[str, type[Fault]]] = {

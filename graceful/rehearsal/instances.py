@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import signal
 import socket
 import sys
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import IO, Final
@@ -29,6 +30,15 @@ TAIL: Final = 20
 """Lines of an instance's output that an error shows."""
 READY_POLL: Final = 0.05
 """Seconds between two looks at an instance that is starting, or at what it has left."""
+MISSING: Final = 3.0
+"""Seconds of nothing but 404 after which no readiness path will come any more."""
+UNREADY: Final[Mapping[Answer, str]] = {
+    Answer.UNREADY: "{path} answers, but not with success",
+    Answer.MISSING: "there is no {path} (404); give --readiness-path",
+    Answer.REFUSED: "nothing listens on its port; does the command take it from {{port}}?",
+    Answer.SILENT: "{path} is not answered",
+}
+"""Why an instance is not ready, for people."""
 HELPERS: Final = 0.5
 """Seconds for helper processes to notice that their parent has gone."""
 
@@ -54,6 +64,8 @@ class Instance:
         self.phase = Phase.EXITED
         self.life = 0
         """How many processes have filled this place so far."""
+        self.start_seconds = 0.0
+        """How long its latest start took, until it was ready."""
         self.last_ok_at = 0.0
         """Clock time at which it last finished an ordinary request well."""
         self.served = 0
@@ -63,6 +75,7 @@ class Instance:
         self._plan = plan
         self._process: asyncio.subprocess.Process | None = None
         self._log_start = 0
+        self._started_at = 0.0
 
     async def start(self) -> None:
         """Start the process; `until_ready` waits for it.
@@ -72,6 +85,7 @@ class Instance:
         """
         self.life += 1
         self.phase = Phase.STARTING
+        self._started_at = time.monotonic()
         command = self._plan.command_for(self.port)
         with self._output() as output:
             try:
@@ -100,18 +114,19 @@ class Instance:
         Raises:
             RehearsalError: it died or took too long; the message ends with its output.
         """
-        limit = time.monotonic() + self._plan.start_timeout
-        while await self._probe() is not Answer.READY:
+        path, limit = self._plan.readiness_path, self._plan.start_timeout
+        began, missing_since = time.monotonic(), math.inf
+        while (answer := await probe(self.port, path, timeout=1.0)) is not Answer.READY:
+            now = time.monotonic()
+            missing_since = min(missing_since, now) if answer is Answer.MISSING else math.inf
             if self.exit_code is not None:
                 raise RehearsalError(self._said(f"exited with {self.exit_code} while starting"))
-            if time.monotonic() > limit:
-                path, seconds = self._plan.readiness_path, self._plan.start_timeout
-                raise RehearsalError(self._said(f"{path} was not ready after {seconds:g} s"))
+            if now > began + limit or now > missing_since + MISSING:
+                why = UNREADY[answer].format(path=path)
+                raise RehearsalError(self._said(f"was not ready after {now - began:.1f} s: {why}"))
             await asyncio.sleep(READY_POLL)
+        self.start_seconds = time.monotonic() - self._started_at
         self.phase = Phase.SERVING
-
-    async def _probe(self) -> Answer:
-        return await probe(self.port, self._plan.readiness_path, timeout=1.0)
 
     def _said(self, what: str) -> str:
         with self.log.open("rb") as output:
@@ -204,9 +219,13 @@ class Instance:
             return False
         return True
 
+    def kill(self) -> None:
+        """Kill everything that the process has started, and itself."""
+        self._signal_group(signal.SIGKILL)
+
     async def end(self) -> None:
         """Make sure that nothing of it runs any more."""
-        self._signal_group(signal.SIGKILL)
+        self.kill()
         if self._process:
             await self._process.wait()
         self.phase = Phase.EXITED

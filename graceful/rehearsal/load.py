@@ -15,7 +15,16 @@ import aiohttp
 
 from .balancers import Balancer, Route
 from .client import Fleet, Sessions
-from .outcomes import REQUEST_ID, TIMES_SEEN, Loss, Outcome, Sent, of_answer, of_error
+from .outcomes import (
+    REQUEST_ID,
+    TIMES_SEEN,
+    Loss,
+    Outcome,
+    Sent,
+    is_our_own,
+    of_answer,
+    of_error,
+)
 from .plan import SECONDS, RehearsalError
 from .schedule import Arrival, Kind, arrivals
 from .tally import Tally
@@ -49,8 +58,7 @@ class Load:
         """
         for kind, path in self._plan.kinds.items() if self._plan.rate else ():
             asked = Arrival(number=0, due=0.0, kind=kind, fresh=True, seconds=0.0)
-            route = self._balancer.route() or Route("http://127.0.0.1")
-            outcome, detail = await self._exchange(asked, self._path(asked), route)
+            outcome, detail = await self._exchange(asked, self._path(asked), self._balancer.route())
             if outcome is not Outcome.OK:
                 raise RehearsalError(
                     f"{kind} {path} is not answered as the load needs it: {outcome} ({detail}); "
@@ -58,7 +66,11 @@ class Load:
                 )
 
     async def run(self) -> None:
-        """Send requests until cancelled; those in flight go on, see `finish`."""
+        """Send requests until cancelled; those in flight go on, see `finish`.
+
+        Raises:
+            RehearsalError: this machine can't send them.
+        """
         if not self._plan.rate:
             return
         began = time.monotonic()
@@ -93,24 +105,24 @@ class Load:
         self.tally.lateness.append(began - due)
         route = self._balancer.route()
         path = self._path(arrival)
-        if route is None:
-            self._lose(arrival, path, None, Outcome.REFUSED, "no instance is in the rotation")
-            return
         self.tally.in_flight += 1
         try:
             outcome, detail = await self._exchange(arrival, path, route)
         finally:
             self.tally.in_flight -= 1
-        seconds = time.monotonic() - began
+        seconds, instance = time.monotonic() - began, route.instance if route else None
         if self._plan.trace:
-            sent = Sent(at, seconds, arrival.kind, route.instance, outcome)
-            self.tally.sent.append(sent)
+            self.tally.sent.append(Sent(at, seconds, arrival.kind, instance, outcome))
         if outcome is Outcome.OK:
-            self._win(arrival, route, seconds)
+            self._win(arrival, instance, seconds)
         else:
-            self._lose(arrival, path, route.instance, outcome, detail)
+            self._lose(arrival, path, instance, outcome, detail)
 
-    async def _exchange(self, arrival: Arrival, path: str, route: Route) -> tuple[Outcome, str]:
+    async def _exchange(
+        self, arrival: Arrival, path: str, route: Route | None
+    ) -> tuple[Outcome, str]:
+        if route is None:
+            return Outcome.REFUSED, "no instance is in the rotation"
         post = arrival.kind is Kind.POST
         body = BODIES[arrival.number % len(BODIES)] if post else None
         session = self._sessions.fresh if arrival.fresh else self._sessions.kept_alive
@@ -130,6 +142,11 @@ class Load:
                 seen = response.headers.get(TIMES_SEEN)
                 return of_answer(response.status, whole=body in (None, received), times_seen=seen)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            if is_our_own(error):
+                raise RehearsalError(
+                    f"this machine could not send a request ({error}): lower the rate, or raise "
+                    "its limits (ulimit -n)"
+                ) from error
             return of_error(error, answered=answered)
 
     def _headers(self, arrival: Arrival) -> dict[str, str]:
@@ -141,9 +158,9 @@ class Load:
     def _path(self, arrival: Arrival) -> str:
         return self._plan.kinds[arrival.kind].replace(SECONDS, str(arrival.seconds))
 
-    def _win(self, arrival: Arrival, route: Route, seconds: float) -> None:
+    def _win(self, arrival: Arrival, name: str | None, seconds: float) -> None:
         self.tally.ok(arrival.kind, seconds)
-        if instance := self._fleet.get(route.instance):
+        if instance := self._fleet.get(name):
             instance.served += 1
             instance.last_ok_at = self._fleet.now()
 

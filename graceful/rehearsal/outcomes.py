@@ -14,7 +14,16 @@ from typing import Final
 
 import aiohttp
 
-__all__ = ["REQUEST_ID", "TIMES_SEEN", "Loss", "Outcome", "Sent", "of_answer", "of_error"]
+__all__ = [
+    "REQUEST_ID",
+    "TIMES_SEEN",
+    "Loss",
+    "Outcome",
+    "Sent",
+    "is_our_own",
+    "of_answer",
+    "of_error",
+]
 
 REQUEST_ID: Final = "x-request-id"
 """Sent with every request."""
@@ -77,6 +86,17 @@ def of_answer(status: int, *, whole: bool, times_seen: str | None) -> tuple[Outc
     if not whole:
         return Outcome.TRUNCATED, "the body is not what was sent"
     return Outcome.OK, ""
+
+
+OUR_OWN: Final = frozenset(
+    {errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM}
+)
+"""What a client gets that has run out of descriptors, ports or memory."""
+
+
+def is_our_own(error: Exception) -> bool:
+    """Whether `error` says nothing of the app: this machine could not send the request."""
+    return isinstance(error, OSError) and error.errno in OUR_OWN
 
 
 def of_error(error: Exception, *, answered: bool) -> tuple[Outcome, str]:

@@ -71,9 +71,9 @@ class Plan:
     lag: float = _option(1.0, "Seconds until the rotation follows the probes (internal ones).")
     rtt: float = _option(0.02, "Seconds between choosing a connection and writing (internal-l4).")
     client_keepalive: float = _option(
-        4.0,
-        "Seconds after which the client drops an idle connection; below the server's own, or the "
-        "two race without any restart.",
+        1.5,
+        "Seconds after which clients and proxies drop an idle connection; below the server's own "
+        "(gunicorn: 2), or the two race without any restart.",
     )
 
     block_path: str = _option("", "GET that blocks the event loop, for the fault 'blocked-loop'.")
@@ -110,6 +110,7 @@ class Plan:
         self._check_numbers()
         self._check_paths()
         self._check_signal()
+        self._check_faults()
 
     def _check_command(self) -> None:
         if isinstance(self.command, str):
@@ -151,6 +152,22 @@ class Plan:
         if self.reload_signal and self.signal_name not in signal.Signals.__members__:
             raise PlanError(f"reload_signal = {self.reload_signal!r}: give a name such as HUP")
 
+    def _check_faults(self) -> None:
+        if not self.faults:
+            return
+        if self.reload_signal:
+            raise PlanError("faults are for restarts: leave out reload_signal or the faults")
+        if len(self.faults) > self.restarts:
+            raise PlanError(
+                f"{len(self.faults)} faults, but {self.restarts} restarts (instances x rolls), one "
+                "fault each: raise rolls"
+            )
+
+    @property
+    def restarts(self) -> int:
+        """How many restarts, or reloads, there will be."""
+        return self.rolls * self.instances
+
     @property
     def signal_name(self) -> str:
         """What an instance is sent, such as 'SIGTERM'."""
@@ -178,8 +195,7 @@ class Plan:
         detection = (max(self.fall, self.rise) + 1) * self.probe_interval + self.lag
         restart = self.kill_after + self.start_timeout + detection + self.settle
         load = self.warmup + self.duration + self.tail + self.request_timeout
-        restarts = self.rolls * self.instances
-        return 2 * self.start_timeout + load + restarts * restart + self.reconnect_cap + 30
+        return 2 * self.start_timeout + load + self.restarts * restart + self.reconnect_cap + 30
 
     def command_for(self, port: int) -> list[str]:
         """Return the command line of the instance on `port`."""

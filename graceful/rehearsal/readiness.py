@@ -19,6 +19,8 @@ class Answer(Enum):
     READY = auto()
     UNREADY = auto()
     """An answer that is not a success, such as 503."""
+    MISSING = auto()
+    """404: the app has no such path."""
     REFUSED = auto()
     SILENT = auto()
     """The connection was made, and nothing came back."""
@@ -33,6 +35,8 @@ async def probe(port: int, path: str, timeout: float) -> Answer:
         return Answer.REFUSED
     except (OSError, TimeoutError, ValueError):
         return Answer.SILENT
+    if status == 404:
+        return Answer.MISSING
     return Answer.READY if 200 <= status < 400 else Answer.UNREADY
 
 

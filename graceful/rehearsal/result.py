@@ -7,14 +7,14 @@ after the SIGTERM of the restart it belongs to. None = it did not happen.
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from .outcomes import Loss, Outcome, Sent
 
-__all__ = ["SLOT", "Restart", "Result", "StreamRecord", "explain", "largest_slot_share"]
+__all__ = ["SLOT", "Restart", "Result", "StreamRecord", "explain", "findings", "largest_slot_share"]
 
 SLOT: Final = 0.1
 """Seconds: farewells within one slot come back to the other instances as one herd."""
@@ -68,8 +68,6 @@ class Restart:
     """To the first readiness answer that was not 200, received on a fresh connection."""
     last_request: float | None
     """To the end of the last request that it served well."""
-    last_stream: float | None
-    """To the end of its last stream."""
     refused: float | None
     """To the refusal of new connections (or to when they were no longer answered)."""
     exit: float
@@ -85,23 +83,29 @@ class Restart:
     """To the first 200 of the new process."""
     in_rotation: float
     """To when the balancer chose it again."""
-    requests_lost: int
-    """From its SIGTERM to the next restart's."""
-    streams_told: int
-    streams_cut: int
-    """Streams that ended without being told to reconnect."""
-    streams_moved: int
-    messages_lost: int
-    first_farewell: float | None
-    last_farewell: float | None
-    largest_slot_share: float
-    """Largest part of the farewells in one slot of 100 ms, from 0 to 1."""
     fault: str = ""
     """What went wrong on purpose, by name; empty = nothing."""
     found: str = ""
     """What came of that, in words."""
-    excused: bool = False
-    """The fault costs requests by its nature, so only the exit of the instance is judged."""
+    failed: bool = False
+    """The instance did not do what it must in spite of the fault."""
+
+    # What the load saw of it.
+    requests_lost: int = 0
+    """From its SIGTERM to the next restart's."""
+    last_stream: float | None = None
+    """To the end of its last stream."""
+    streams_told: int = 0
+    streams_cut: int = 0
+    """Streams that ended without being told to reconnect."""
+    streams_moved: int = 0
+    messages_lost: int = 0
+    first_farewell: float | None = None
+    last_farewell: float | None = None
+    largest_slot_share: float = 0.0
+    """Largest part of the farewells in one slot of 100 ms, from 0 to 1."""
+    excused: int = 0
+    """Losses on this instance that the fault costs by its nature; they are not judged."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,6 +176,11 @@ class Result:
         return sum(restart.killed for restart in self.restarts)
 
     @property
+    def longest_exit(self) -> float | None:
+        """Seconds from SIGTERM to the exit of the slowest instance, None without a restart."""
+        return max((restart.exit for restart in self.restarts), default=None)
+
+    @property
     def not_ready(self) -> int:
         """Readiness answers other than 200 during reloads."""
         return 0 if self.signal == "SIGTERM" else sum(r.not_ready for r in self.restarts)
@@ -182,17 +191,21 @@ class Result:
         return 0 if self.signal == "SIGTERM" else sum(r.left_behind for r in self.restarts)
 
     @property
+    def faults_failed(self) -> int:
+        """Faults in which an instance did not do what it must."""
+        return sum(restart.failed for restart in self.restarts)
+
+    @property
     def excused(self) -> int:
         """Requests, messages and streams that faults have cost by their nature."""
-        return sum(
-            r.requests_lost + r.messages_lost + r.streams_cut for r in self.restarts if r.excused
-        )
+        return sum(restart.excused for restart in self.restarts)
 
     @property
     def ok(self) -> bool:
         """Whether nothing at all was lost but what faults cost by their nature."""
         lost = self.lost + self.messages_lost + self.streams_cut - self.excused
-        return not (lost or self.stranded or self.killed or self.not_ready or self.stayed)
+        bad = self.stranded or self.killed or self.not_ready or self.stayed or self.faults_failed
+        return not (lost or bad)
 
     @property
     def verdict(self) -> str:
@@ -212,6 +225,8 @@ class Result:
             parts.append(f"{self.stayed} of {len(self.restarts)} reloads left an old worker behind")
         if self.killed:
             parts.append(f"{self.killed} of {len(self.restarts)} instances needed SIGKILL")
+        if self.faults_failed:
+            parts.append(f"{self.faults_failed} faults not survived")
         return ", ".join(parts)
 
     def to_dict(self) -> dict[str, Any]:
@@ -238,31 +253,61 @@ def largest_slot_share(farewells: Sequence[float]) -> float:
     return max(slots.values()) / len(farewells)
 
 
-def explain(result: Result, limit: int = 5) -> Iterable[str]:
-    """Yield lines that say what the first few losses were, for people."""
-    for loss in result.losses[:limit]:
-        yield f"lost: {loss.kind} {loss.path}, {_what(loss)}, {_when(loss)}"
-    if len(result.losses) > limit:
-        yield f"… and {result.lost - limit:,} more"
+def explain(result: Result, limit: int = 5) -> Iterator[str]:
+    """Yield lines that say what was lost, for people: equal losses together, `limit` lines."""
+    groups: defaultdict[tuple[object, ...], list[Loss]] = defaultdict(list)
+    for loss in result.losses:
+        groups[loss.restart, loss.instance, loss.outcome, loss.detail].append(loss)
+    shown = list(groups.values())[:limit]
+    for losses in shown:
+        yield f"lost: {_which(losses)}, {_what(losses)}, {_when(losses)}"
+    if left := result.lost - sum(map(len, shown)):
+        yield f"… and {left:,} more"
     cut = Counter(s.ended for s in result.streams if s.restart is not None and not s.told)
     for ended, count in cut.most_common():
-        yield f"{count:,} streams ended without being told to reconnect: {ended}"
+        streams = "stream" if count == 1 else "streams"
+        yield f"{count:,} {streams} ended without being told to reconnect: {ended}"
     for restart in result.restarts:
-        if restart.found:
-            yield f"restart {restart.number}, {restart.fault}: {restart.found}"
         if restart.killed:
             yield f"restart {restart.number}: {restart.instance} needed SIGKILL"
 
 
-def _what(loss: Loss) -> str:
+def findings(result: Result) -> Iterator[str]:
+    """Yield lines that say what came of the faults, for people."""
+    for restart in result.restarts:
+        if restart.found:
+            yield f"restart {restart.number}, {restart.fault}: {restart.found}"
+
+
+def _which(losses: Sequence[Loss]) -> str:
+    if len(losses) == 1:
+        return f"{losses[0].kind} {losses[0].path}"
+    kinds = Counter(loss.kind for loss in losses)
+    return f"{len(losses):,} requests ({', '.join(f'{n:,} {kind}' for kind, n in kinds.items())})"
+
+
+def _what(losses: Sequence[Loss]) -> str:
+    loss = losses[0]
     where = f"{loss.instance}, " if loss.instance else ""
     what = f"{where}{loss.outcome} ({loss.detail})"
     if loss.outcome is Outcome.REFUSED:
         return what  # there was no connection to speak of
-    return f"{what} on a {'fresh' if loss.fresh else 'kept-alive'} connection"
+    fresh = sum(loss.fresh for loss in losses)
+    if len(losses) == 1:
+        return f"{what} on a {'fresh' if fresh else 'kept-alive'} connection"
+    if fresh in (0, len(losses)):
+        return f"{what} on {'fresh' if fresh else 'kept-alive'} connections"
+    return f"{what} on {len(losses) - fresh:,} kept-alive and {fresh:,} fresh connections"
 
 
-def _when(loss: Loss) -> str:
-    if loss.after_sigterm is None:
-        return f"{loss.at:.2f} s after the start, before any restart"
-    return f"{loss.after_sigterm:.2f} s after the SIGTERM of restart {loss.restart}"
+def _when(losses: Sequence[Loss]) -> str:
+    first, last = losses[0], losses[-1]
+    if first.after_sigterm is None or last.after_sigterm is None:
+        return f"{_span(first.at, last.at)} after the start, before any restart"
+    span = _span(first.after_sigterm, last.after_sigterm)
+    return f"{span} after the SIGTERM of restart {first.restart}"
+
+
+def _span(first: float, last: float) -> str:
+    once, again = f"{first:.2f}", f"{last:.2f}"
+    return f"{once} s" if once == again else f"{once} to {again} s"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Final
 
 from .balancers import Balancer
@@ -25,31 +25,8 @@ from .watch import Watch
 
 __all__ = ["Roller"]
 
-EARLY: Final = 0.2
-"""Seconds after its start at which a process is told to stop that has not come up yet."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Stop:
-    """A restart as far as the instance itself goes; `finding` adds what the load saw."""
-
-    number: int
-    roll: int
-    instance: str
-    sigterm_at: float
-    readiness_flip: float | None
-    refused: float | None
-    last_request: float | None
-    exit: float
-    exit_code: int
-    killed: bool
-    left_behind: bool
-    not_ready: int
-    ready: float
-    in_rotation: float
-    fault: str = ""
-    found: str = ""
-    excused: bool = False
+LAST_WORDS: Final = 0.5
+"""Seconds for a fault to read what the process has answered before it went."""
 
 
 class Roller:
@@ -58,7 +35,8 @@ class Roller:
     def __init__(
         self, fleet: Fleet, balancer: Balancer, streams: StreamClients, view: View
     ) -> None:
-        self.stops: list[_Stop] = []
+        self.stops: list[Restart] = []
+        """As far as the instance itself goes; `findings` adds what the load saw."""
         self._fleet = fleet
         self._plan = fleet.plan
         self._balancer = balancer
@@ -73,7 +51,7 @@ class Roller:
                 self.stops.append(await stop(instance, roll))
                 await asyncio.sleep(self._plan.settle)
 
-    async def _restart(self, instance: Instance, roll: int) -> _Stop:
+    async def _restart(self, instance: Instance, roll: int) -> Restart:
         watch = Watch(self._fleet, instance, lambda text: self._say(instance, text))
         name = self._next_fault()
         fault = FAULTS.get(name, Fault)(instance, self._plan)
@@ -83,12 +61,11 @@ class Roller:
         gone_at, exit_code, last_ok_at = self._fleet.now(), instance.status, instance.last_ok_at
         self._say(instance, f"exited {exit_code} after {gone_at - sigterm.at:.2f} s")
         left_behind = await self._clear(instance)
-        if name == "sigterm-at-start":
-            killed = await self._stop_at_start(instance, fault) or killed
+        await fault.between()
         ready_at = await self._start(instance)
         await self._balancer.until_steady(instance.name)
         self._say_back(instance, sigterm.restart)
-        return _Stop(
+        return Restart(
             number=sigterm.restart,
             roll=roll,
             instance=instance.name,
@@ -98,32 +75,21 @@ class Roller:
             last_request=_since(last_ok_at, sigterm) if last_ok_at > sigterm.at else None,
             exit=gone_at - sigterm.at,
             exit_code=exit_code,
-            killed=killed,
+            killed=killed or fault.killed,
             left_behind=left_behind,
             not_ready=watch.not_ready,
             ready=ready_at - sigterm.at,
             in_rotation=self._fleet.now() - sigterm.at,
             fault=name,
             found=fault.found,
-            excused=fault.costs,
+            failed=fault.failed,
         )
 
     def _next_fault(self) -> str:
         faults = self._plan.faults
         return faults[len(self.stops) % len(faults)] if faults else ""
 
-    async def _stop_at_start(self, instance: Instance, fault: Fault) -> bool:
-        """Start the next process and stop it before it is ready; True = SIGKILL it was."""
-        await instance.start()
-        await asyncio.sleep(EARLY)
-        instance.terminate()
-        began = self._fleet.now()
-        killed = await self._until_gone(instance)
-        fault.found = f"exited {instance.exit_code} {self._fleet.now() - began:.2f} s after it"
-        await self._clear(instance)
-        return killed
-
-    async def _reload(self, instance: Instance, roll: int) -> _Stop:
+    async def _reload(self, instance: Instance, roll: int) -> Restart:
         name, old = self._plan.signal_name, instance.workers()
         if not old:
             raise RehearsalError(
@@ -143,7 +109,7 @@ class Roller:
         self._say(instance, f"{state} after {seconds:.2f} s")
         await self._balancer.until_steady(instance.name)
         self._say_back(instance, signalled.restart)
-        return _Stop(
+        return Restart(
             number=signalled.restart,
             roll=roll,
             instance=instance.name,
@@ -176,6 +142,7 @@ class Roller:
         finally:
             await watch.stop()
             if going_on is not None:
+                await asyncio.wait([going_on], timeout=LAST_WORDS)
                 going_on.cancel()
                 await asyncio.gather(going_on, return_exceptions=True)
             await fault.close()
@@ -216,19 +183,24 @@ class Roller:
             yield _finding(stop, tally, streams)
 
 
-def _finding(stop: _Stop, tally: Tally, streams: list[StreamRecord]) -> Restart:
+def _finding(stop: Restart, tally: Tally, streams: list[StreamRecord]) -> Restart:
     farewells = sorted(s.farewell for s in streams if s.farewell is not None)
-    return Restart(
-        **vars(stop),
+    lost = [loss for loss in tally.losses if loss.restart == stop.number]
+    own = sum(loss.instance in (None, stop.instance) for loss in lost)
+    cut = sum(not s.told for s in streams)
+    messages = sum(s.messages_lost for s in streams)
+    return replace(
+        stop,
+        requests_lost=len(lost),
         last_stream=max((s.ended_at - stop.sigterm_at for s in streams), default=None),
-        requests_lost=sum(loss.restart == stop.number for loss in tally.losses),
-        streams_told=sum(s.told for s in streams),
-        streams_cut=sum(not s.told for s in streams),
+        streams_told=len(streams) - cut,
+        streams_cut=cut,
         streams_moved=sum(s.told and s.moved for s in streams),
-        messages_lost=sum(s.messages_lost for s in streams),
+        messages_lost=messages,
         first_farewell=farewells[0] if farewells else None,
         last_farewell=farewells[-1] if farewells else None,
         largest_slot_share=largest_slot_share(farewells),
+        excused=own + cut + messages if stop.fault and FAULTS[stop.fault].costs else 0,
     )
 
 

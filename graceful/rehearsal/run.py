@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shlex
+import shutil
 import signal
 import tempfile
 import threading
@@ -20,17 +21,19 @@ from .client import Fleet, Sessions, open_sessions
 from .faults import check_faults
 from .instances import Instance, reserved_ports
 from .load import Load
-from .plan import Plan, PlanError, RehearsalError
+from .plan import PORT, Plan, PlanError, RehearsalError
 from .result import Result
 from .roll import Roller
 from .schedule import percentile
 from .streams import StreamClients
 from .view import InstanceState, SilentView, Snapshot, View
 
-__all__ = ["rehearse"]
+__all__ = ["check", "rehearse"]
 
 REFRESH: Final = 0.25
 """Seconds between two snapshots for the view."""
+ENDING: Final = (signal.SIGTERM, signal.SIGHUP)
+"""From a CI system that gives up, and from a terminal that is closed."""
 LOSSES_KEPT: Final = 1000
 """A thousand losses explain themselves no better than the first of them."""
 
@@ -43,12 +46,24 @@ def rehearse(plan: Plan, view: View | None = None) -> Result:
         RehearsalError: no statement can be made: the app does not come up, or time ran out.
         KeyboardInterrupt: Ctrl-C; everything has been put away.
     """
+    check(plan)
+    with asyncio.Runner(loop_factory=_fast_loop()) as runner:
+        return runner.run(_within_limits(plan, view or SilentView()))
+
+
+def check(plan: Plan) -> None:
+    """See that what `plan` names is there, before anything is started.
+
+    Raises:
+        PlanError: there is no such balancer, fault or command.
+    """
     if plan.balancer not in BALANCERS:
         known = ", ".join(BALANCERS)
         raise PlanError(f"balancer = {plan.balancer!r}: there are {known}")
     check_faults(plan)
-    with asyncio.Runner(loop_factory=_fast_loop()) as runner:
-        return runner.run(_within_limits(plan, view or SilentView()))
+    program = plan.command[0]
+    if PORT not in program and shutil.which(program) is None:
+        raise PlanError(f"can't start {program!r}: there is no such program")
 
 
 def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -71,28 +86,32 @@ async def _within_limits(plan: Plan, view: View) -> Result:
 
 @contextlib.contextmanager
 def _terminable() -> Generator[None]:
-    """SIGTERM ends the rehearsal as Ctrl-C does, or our instances would be left behind."""
+    """Signals end the rehearsal as Ctrl-C does, or our instances would be left behind."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task
-    asked = False
+    came: list[str] = []
 
-    def end() -> None:
-        nonlocal asked
-        asked = True
+    def end(name: str) -> None:
+        came.append(name)
         task.cancel()
 
-    loop.add_signal_handler(signal.SIGTERM, end)
+    before = {number: signal.getsignal(number) for number in ENDING}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:  # as under nohup
+            loop.add_signal_handler(number, end, number.name)
     try:
         yield
     except asyncio.CancelledError:
-        if asked and task.uncancel() == 0:
-            raise RehearsalError("ended by SIGTERM") from None
+        if came and task.uncancel() == 0:
+            raise RehearsalError(f"ended by {came[0]}") from None
         raise
     finally:
-        loop.remove_signal_handler(signal.SIGTERM)
+        for number, handler in before.items():
+            if loop.remove_signal_handler(number):
+                signal.signal(number, handler)
 
 
 async def _held(plan: Plan, view: View) -> Result:
@@ -112,7 +131,10 @@ async def _held(plan: Plan, view: View) -> Result:
 @contextlib.contextmanager
 def _folder(plan: Plan) -> Generator[Path]:
     if plan.logs is not None:
-        plan.logs.mkdir(parents=True, exist_ok=True)
+        try:
+            plan.logs.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise PlanError(f"logs = {plan.logs}: {error.strerror}") from error
         yield plan.logs
         return
     with tempfile.TemporaryDirectory(prefix="graceful-rehearsal-") as folder:
@@ -129,6 +151,8 @@ async def _started(fleet: Fleet, view: View) -> AsyncGenerator[None]:
             view.event(fleet.now(), f"{instance.name}: ready on port {instance.port}")
         yield
     finally:
+        for instance in fleet.instances:  # all before the first wait, which a second Ctrl-C ends
+            instance.kill()
         for instance in fleet.instances:
             await instance.end()
 
@@ -204,7 +228,7 @@ class _Performance:
             lost=len(tally.losses),
             in_flight=tally.in_flight,
             restarts=len(self._roller.stops),
-            restarts_planned=self._plan.rolls * self._plan.instances,
+            restarts_planned=self._plan.restarts,
         )
 
     def _result(self, stranded: int) -> Result:

@@ -73,7 +73,7 @@ class Watch:
             self._gone(answer, now, sigterm_at)
             return
         self.refused_at = None  # one unanswered probe was no refusal
-        if answer is Answer.UNREADY and self.unready_at is None:
+        if answer is not Answer.READY and self.unready_at is None:
             self.unready_at = now
             self._say(f"readiness flipped after {now - sigterm_at:.3f} s")
         if self.unready_at is not None:

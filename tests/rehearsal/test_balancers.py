@@ -15,6 +15,7 @@ from aiohttp import web
 
 from graceful.rehearsal import Plan, RehearsalError
 from graceful.rehearsal.balancers import BALANCERS, Balancer
+from graceful.rehearsal.balancers.proxy import Proxy
 from graceful.rehearsal.client import Sessions, open_sessions
 
 from .servers import COMMAND, Handler, fleet, serving
@@ -37,6 +38,16 @@ class Stage:
     sessions: Sessions
     ready: dict[str, bool]
     closing: dict[str, bool]
+    late: float = 0.0
+    """Seconds that readiness takes to answer."""
+    probes: int = 0
+
+    async def probed(self, times: int) -> None:
+        """Wait until `times` probes more have been answered."""
+        until = self.probes + times
+        async with asyncio.timeout(20):
+            while self.probes < until:  # noqa: ASYNC110 - the servers tell nobody
+                await asyncio.sleep(0.02)
 
     async def ask(self, *, fresh: bool = False) -> str:
         """Send one request; return the name that answered, which the balancer must know too."""
@@ -67,6 +78,8 @@ async def stage(balancer: str, folder: Path) -> AsyncGenerator[Stage]:
     plan = Plan(command=COMMAND, probe_interval=0.25, lag=0.0, rtt=0.001)
     ready, closing = {"i1": True, "i2": True}, {"i1": False, "i2": False}
 
+    s: Stage | None = None
+
     def app(name: str) -> web.Response:
         response = web.Response(text=name)
         if closing[name]:
@@ -76,6 +89,9 @@ async def stage(balancer: str, folder: Path) -> AsyncGenerator[Stage]:
     def handler(name: str) -> Handler:
         async def answer(request: web.Request) -> web.StreamResponse:
             if request.path == "/readyz":
+                if s is not None:
+                    await asyncio.sleep(s.late)
+                    s.probes += 1
                 return web.Response(status=200 if ready[name] else 503)
             return app(name)
 
@@ -87,11 +103,13 @@ async def stage(balancer: str, folder: Path) -> AsyncGenerator[Stage]:
         try:
             await made.start()
             async with open_sessions(made) as sessions:
-                yield Stage(made, sessions, ready, closing)
+                s = Stage(made, sessions, ready, closing)
+                yield s
         finally:
             await made.close()
 
 
+PROXIES = [pytest.param(name, marks=needs(name)) for name in ("haproxy", "nginx", "caddy")]
 EVERY = [
     "internal",
     "internal-l4",
@@ -116,6 +134,35 @@ def test_both_instances_get_requests_until_one_is_unready(balancer: str, tmp_pat
             return [both, left, {await s.ask(fresh=True) for _ in range(8)}]
 
     assert asyncio.run(play()) == [{"i1", "i2"}, {"i2"}, {"i1", "i2"}]
+
+
+@pytest.mark.parametrize("balancer", EVERY)
+def test_an_instance_that_is_late_is_not_taken_for_one_that_is_unready(
+    balancer: str, tmp_path: Path
+) -> None:
+    """On a busy machine all of them may be late at once."""
+
+    async def play() -> set[str]:
+        async with stage(balancer, tmp_path) as s:
+            s.late = 1.5
+            await s.probed(3)
+            return {await s.ask(fresh=True) for _ in range(8)}
+
+    assert asyncio.run(play()) == {"i1", "i2"}
+
+
+@pytest.mark.parametrize("balancer", PROXIES)
+def test_a_proxy_that_has_ended_is_no_loss_of_the_app_s(balancer: str, tmp_path: Path) -> None:
+    async def play() -> None:
+        async with stage(balancer, tmp_path) as s:
+            assert isinstance(s.balancer, Proxy)
+            assert s.balancer._process
+            s.balancer._process.kill()
+            await s.balancer._process.wait()
+            await s.balancer.rotation()
+
+    with pytest.raises(RehearsalError, match=f"{balancer} has ended"):
+        asyncio.run(play())
 
 
 def test_a_balancer_of_requests_moves_kept_alive_clients_by_itself(tmp_path: Path) -> None:

@@ -93,6 +93,10 @@ def test_a_run_with_losses_ends_with_status_1_and_explains_them(tmp_path: Path) 
         (["rehearse", "--rate", "fast", "--", "x{port}"], "'fast' is not a valid float"),
         (["rehearse", "--balancer", "envoy", "--", "x{port}"], "'envoy' is not one of"),
         (["rehearse", "--json", "/no/such/folder/x", "--", "x{port}"], "no such folder"),
+        (["rehearse", "--html", "/", "--", "x{port}"], "can't be written"),
+        (["rehearse", "--logs", "/dev/null/x", "--", *BARE], "logs = /dev/null/x: Not a directory"),
+        (["rehearse", "--compare", "serve 'x", "--", *BARE], "no closing quotation"),
+        (["rehearse", "--compare", "no-such {port}", "--", *BARE], "can't start 'no-such'"),
         (["rehearse", "--", sys.executable, "-c", "exit('no luck')", "{port}"], "    no luck"),
         (["reherse"], "No such command"),
     ],
@@ -144,12 +148,16 @@ def running() -> Generator[subprocess.Popen[str]]:
 
 @pytest.mark.parametrize(
     ("number", "status", "said"),
-    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 2, "ended by SIGTERM")],
+    [
+        (signal.SIGINT, 130, "interrupted"),
+        (signal.SIGTERM, 2, "ended by SIGTERM"),
+        (signal.SIGHUP, 2, "ended by SIGHUP"),
+    ],
 )
 def test_a_rehearsal_that_is_stopped_leaves_no_instance(
     number: int, status: int, said: str
 ) -> None:
-    """Ctrl-C or SIGTERM, while instances run that ignore SIGTERM."""
+    """Ctrl-C, SIGTERM or a closed terminal, while instances run that ignore SIGTERM."""
     with running() as process:
         assert process.stdout
         assert "i1: ready on port" in process.stdout.readline()

@@ -114,14 +114,29 @@ def test_an_app_that_dies_at_start_is_quoted(tmp_path: Path) -> None:
 
 
 def test_an_app_that_never_becomes_ready_is_quoted_too(tmp_path: Path) -> None:
-    """With the path that it did not answer."""
+    """With what is amiss."""
 
     async def life() -> None:
         plan = Plan(command=python("import time; time.sleep(60)"), start_timeout=0.2)
         async with started(plan, tmp_path) as instance:
             await instance.until_ready()
 
-    with pytest.raises(RehearsalError, match=r"/readyz was not ready after 0.2 s.*\n.*no output"):
+    with pytest.raises(RehearsalError, match=r"not ready .*: nothing listens .*\n.*no output"):
+        asyncio.run(life())
+
+
+def test_an_app_without_a_readiness_path_is_found_out_early(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the option that helps, long before the limit of a start."""
+    monkeypatch.setattr("graceful.rehearsal.instances.MISSING", 0.1)
+
+    async def life() -> None:
+        plan = Plan(command=(sys.executable, "-m", "http.server", "{port}"), start_timeout=60)
+        async with started(plan, tmp_path) as instance:
+            await instance.until_ready()
+
+    with pytest.raises(RehearsalError, match=r"there is no /readyz \(404\); give --readiness-path"):
         asyncio.run(life())
 
 

@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 from aiohttp.client_reqrep import ConnectionKey
 
-from graceful.rehearsal.outcomes import Outcome, of_answer, of_error
+from graceful.rehearsal.outcomes import Outcome, is_our_own, of_answer, of_error
 
 KEY = ConnectionKey("127.0.0.1", 80, False, True, None, None, None)
 
@@ -58,3 +58,9 @@ def test_exceptions_are_told_apart_by_what_had_happened(
     named, detail = of_error(error, answered=answered)
     assert named is outcome
     assert detail
+
+
+def test_a_client_that_has_run_out_of_something_is_not_the_app_s_loss() -> None:
+    assert is_our_own(OSError(errno.EMFILE, "Too many open files"))
+    assert not is_our_own(ConnectionResetError(errno.ECONNRESET, "Connection reset"))
+    assert not is_our_own(TimeoutError())

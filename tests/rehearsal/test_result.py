@@ -50,35 +50,46 @@ def test_a_stream_that_ends_without_a_restart_is_not_counted_as_moved() -> None:
     assert "streams moved" not in own.verdict
 
 
-def test_the_first_losses_are_explained() -> None:
+def test_a_loss_is_explained() -> None:
     """Kind, path, instance, what, and how long after SIGTERM."""
-    (line, again) = explain(LOSSY)
-    assert line == again
+    (line,) = explain(replace(LOSSY, requests={"post": {"reset": 1}}, losses=[LOSS]))
     assert line == (
         "lost: post /echo, i1, reset (ServerDisconnectedError: Server disconnected) on a "
         "kept-alive connection, 1.25 s after the SIGTERM of restart 1"
     )
 
 
+def test_equal_losses_are_one_line() -> None:
+    """A hundred of them say what one says, and when it began and ended."""
+    losses = [LOSS, replace(LOSS, kind="quick", fresh=True), replace(LOSS, after_sigterm=2.5)]
+    (line,) = explain(replace(LOSSY, requests={"post": {"reset": 3}}, losses=losses))
+    assert line == (
+        "lost: 3 requests (2 post, 1 quick), i1, reset (ServerDisconnectedError: Server "
+        "disconnected) on 2 kept-alive and 1 fresh connections, 1.25 to 2.50 s after the SIGTERM "
+        "of restart 1"
+    )
+
+
 def test_a_refused_request_had_no_connection() -> None:
     """So nothing is said about one."""
     refused = replace(LOSS, outcome=Outcome.REFUSED, detail="could not connect")
-    (line,) = explain(replace(LOSSY, losses=[refused]), limit=1)
+    (line,) = explain(replace(LOSSY, requests={"post": {"refused": 1}}, losses=[refused]))
     assert "refused (could not connect), 1.25 s after" in line
 
 
-def test_only_a_few_losses_are_explained_and_the_rest_is_counted() -> None:
+def test_only_a_few_kinds_of_loss_are_explained_and_the_rest_is_counted() -> None:
     """A thousand lines explain less than five."""
-    many = replace(CLEAN, requests={"post": {"reset": 9}}, losses=[LOSS] * 9)
+    losses = [replace(LOSS, restart=n, detail=f"reason {n}") for n in range(9)]
+    many = replace(CLEAN, requests={"post": {"reset": 12}}, losses=losses)
     lines = list(explain(many, limit=2))
     assert len(lines) == 3
-    assert lines[-1] == "… and 7 more"
+    assert lines[-1] == "… and 10 more"
 
 
 def test_a_loss_before_any_restart_says_so() -> None:
     """Then the app is not the one that is being tested."""
     early = replace(LOSS, restart=None, after_sigterm=None, instance=None, fresh=True)
-    (line,) = explain(replace(LOSSY, losses=[early]), limit=1)
+    (line,) = explain(replace(LOSSY, requests={"post": {"reset": 1}}, losses=[early]))
     assert line.endswith("on a fresh connection, 3.00 s after the start, before any restart")
 
 
@@ -124,9 +135,9 @@ def test_a_reload_must_not_show() -> None:
 
 def test_what_a_fault_costs_by_its_nature_is_excused() -> None:
     """And nothing else is."""
-    lost = {"requests_lost": 2, "fault": "kill-9", "excused": True}
+    lost = {"requests_lost": 2, "fault": "kill-9", "excused": 2}
     lossy = replace(LOSSY, restarts=[replace(RESTART, **lost)])  # type: ignore[arg-type]
     assert lossy.ok
     assert "2 losses are what the faults cost" in lossy.verdict
     assert not replace(lossy, stranded=1).ok
-    assert not replace(lossy, restarts=[replace(lossy.restarts[0], excused=False)]).ok
+    assert not replace(lossy, restarts=[replace(lossy.restarts[0], excused=1)]).ok

@@ -46,7 +46,7 @@ def test_the_tables_end_with_the_verdict() -> None:
 def test_losses_stand_above_the_verdict() -> None:
     """On one line each, however narrow the terminal is."""
     *_, loss, verdict = printed(LOSSY).rstrip().splitlines()
-    assert loss.startswith("lost: post /echo, i1, reset")
+    assert loss.startswith("lost: 2 requests (2 post), i1, reset")
     assert loss.endswith("restart 1")
     assert verdict == LOSSY.verdict
 
@@ -62,7 +62,7 @@ def test_what_never_happened_is_a_dash() -> None:
     killed = replace(RESTART, readiness_flip=None, last_request=None, killed=True, exit_code=-9)
     text = printed(replace(CLEAN, restarts=[killed], streams=[]))
     (row,) = (line for line in text.splitlines() if line.startswith("1 i1"))
-    assert row.split()[2:5] == ["-", "5.00", "-"]
+    assert row.split()[2:5] == ["–", "5.00", "–"]
     assert "SIGKILL" in row
     assert "Farewells" not in text
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 import aiohttp
 
 from ..instances import Instance
 from ..plan import Plan
 
-__all__ = ["Balancer", "BalancerFactory", "Route"]
+__all__ = ["PATIENCE", "Balancer", "BalancerFactory", "Route"]
+
+PATIENCE: Final = 5.0
+"""Seconds until a probe without an answer has failed. Long: on a busy machine both instances may be
+late at once, and a rotation that is empty for that loses requests which no instance has lost."""
 
 
 @dataclass(slots=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from .base import PATIENCE
 from .proxy import INSTANCE_HEADER
 from .silent_proxy import SilentProxy
 
@@ -29,10 +30,10 @@ http://127.0.0.1:{port} {{
         lb_try_duration 0
         health_uri {readiness}
         health_interval {interval}ms
-        health_timeout 1s
+        health_timeout {patience:g}s
         transport http {{
-            # Idle connections are dropped before a server's own 5 s keep-alive ends.
-            keepalive 2s
+            # Idle connections are dropped before a server's own keep-alive ends.
+            keepalive {idle}ms
         }}
     }}
 }}
@@ -62,4 +63,6 @@ class Caddy(SilentProxy):
             readiness=self._plan.readiness_path,
             interval=round(self._plan.probe_interval * 1000),
             header=INSTANCE_HEADER,
+            patience=PATIENCE,
+            idle=round(self._plan.client_keepalive * 1000),
         )

@@ -17,7 +17,7 @@ from typing import Final
 
 from ..instances import Instance
 from ..plan import Plan
-from .base import Route
+from .base import PATIENCE, Route
 from .proxy import INSTANCE_HEADER, LOOK, Proxy
 
 __all__ = ["HAProxy"]
@@ -32,6 +32,7 @@ global
 defaults
     mode http
     timeout connect 5s
+    timeout check {patience:g}s
     timeout client 1h
     timeout server 1h
     timeout tunnel 1h
@@ -48,8 +49,8 @@ backend app
     balance roundrobin
     option httpchk GET {readiness}
     http-check expect status 200
-    # pool-purge-delay: idle connections are dropped before a server's own 5 s keep-alive ends.
-    default-server check inter {interval}ms fall {fall} rise {rise} pool-purge-delay 2s
+    # pool-purge-delay: idle connections are dropped before a server's own keep-alive ends.
+    default-server check inter {interval}ms fall {fall} rise {rise} pool-purge-delay {idle}ms
 """
 
 
@@ -81,6 +82,8 @@ class HAProxy(Proxy):
         servers = [f"    server {i.name} 127.0.0.1:{i.port}\n" for i in self._instances]
         return CONFIG.format(
             admin=self._admin,
+            patience=PATIENCE,
+            idle=round(plan.client_keepalive * 1000),
             fd=fd,
             header=INSTANCE_HEADER,
             readiness=plan.readiness_path,
@@ -90,7 +93,7 @@ class HAProxy(Proxy):
         ) + "".join(servers)
 
     async def is_up(self) -> bool:
-        return len(await self.rotation()) == len(self._instances)
+        return len(await self._chosen()) == len(self._instances)
 
     async def close(self) -> None:
         await super().close()
@@ -103,11 +106,17 @@ class HAProxy(Proxy):
 
     async def until_steady(self, instance: str) -> None:
         """Wait until HAProxy calls it UP, with no failed check since."""
-        while (await self._statuses()).get(instance) != "UP":  # noqa: ASYNC110 - it tells nobody
+        while (await self._statuses()).get(instance) != "UP":
+            self.check_alive()
             await asyncio.sleep(LOOK)
 
     async def rotation(self) -> Sequence[str]:
-        """The servers that it chooses from; 'UP 1/2' is on its way down and still chosen."""
+        """The servers that it chooses from."""
+        self.check_alive()
+        return await self._chosen()
+
+    async def _chosen(self) -> list[str]:
+        """Ask it; 'UP 1/2' is on its way down and still chosen."""
         statuses = await self._statuses()
         return [name for name, status in statuses.items() if status.startswith("UP")]
 

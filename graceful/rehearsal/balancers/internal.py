@@ -19,7 +19,7 @@ from ..instances import Instance
 from ..plan import Plan
 from ..readiness import Answer, probe
 from ..rotation import Rotation
-from .base import Route
+from .base import PATIENCE, Route
 
 __all__ = ["InternalBalancer", "ProbedRotation"]
 
@@ -52,7 +52,7 @@ class ProbedRotation:
     async def _watch(self, instance: Instance) -> None:
         interval = self._plan.probe_interval
         while True:
-            answer = await probe(instance.port, self._plan.readiness_path, timeout=interval)
+            answer = await probe(instance.port, self._plan.readiness_path, timeout=PATIENCE)
             ok = answer is Answer.READY
             self.rotation.observe(instance.name, ok=ok, now=time.monotonic())
             await asyncio.sleep(interval)

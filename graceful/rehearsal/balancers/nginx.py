@@ -35,9 +35,9 @@ http {{
 
     upstream app {{
 {servers}
-        # Idle connections are dropped before a server's own 5 s keep-alive ends.
+        # Idle connections are dropped before a server's own keep-alive ends.
         keepalive 64;
-        keepalive_timeout 2s;
+        keepalive_timeout {idle}ms;
     }}
 
     map $http_upgrade $connection_header {{
@@ -88,4 +88,5 @@ class Nginx(SilentProxy):
             port=port,
             servers="\n".join(servers),
             header=INSTANCE_HEADER,
+            idle=round(self._plan.client_keepalive * 1000),
         )

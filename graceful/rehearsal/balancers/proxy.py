@@ -83,13 +83,24 @@ class Proxy:
         """Whether it balances between all instances."""
         raise NotImplementedError
 
+    def check_alive(self) -> None:
+        """See that it runs: what is lost without it is no loss of the app's.
+
+        Raises:
+            RehearsalError: it has ended.
+        """
+        if self._process is not None and self._process.returncode is not None:
+            raise RehearsalError(f"{self.name} has ended: {self._said()}")
+
+    def _said(self) -> str:
+        return self._log.read_text(errors="replace").strip() or "it said nothing"
+
     async def _until_up(self) -> None:
         limit = time.monotonic() + START_LIMIT
         while not await self.is_up():
             exited = self._process is None or self._process.returncode is not None
             if exited or time.monotonic() > limit:
-                said = self._log.read_text(errors="replace").strip()
-                raise RehearsalError(f"{self.name} did not come up: {said or 'it said nothing'}")
+                raise RehearsalError(f"{self.name} did not come up: {self._said()}")
             await asyncio.sleep(LOOK)
 
     async def close(self) -> None:

@@ -7,7 +7,7 @@ import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
 
@@ -29,6 +29,7 @@ class SilentProxy(Proxy):
         super().__init__(plan, instances, folder)
         self._ports = contextlib.ExitStack()
         self._answered: dict[str, float] = {}
+        self._ready: set[str] = set()
         self._names = {f"127.0.0.1:{i.port}": i.name for i in instances}
 
     def take_port(self) -> int:
@@ -49,27 +50,46 @@ class SilentProxy(Proxy):
             self._answered[route.instance] = time.monotonic()
 
     async def is_up(self) -> bool:
-        await self._ask()
-        return len(self._answered) == len(self._instances)
+        self._ready |= await self._ask()
+        return len(self._ready) == len(self._instances)
+
+    async def run(self, *arguments: str, **options: Any) -> None:
+        """Start it, and wait until every instance has been probed and is still chosen."""
+        await super().run(*arguments, **options)
+        for instance in self._instances:
+            await self.until_steady(instance.name)
 
     async def until_steady(self, instance: str) -> None:
-        """Wait until it answers again: the proxy chooses in turn."""
-        self._answered.pop(instance, None)
-        while instance not in self._answered:
-            await self._ask()
+        """Wait until it answers, and again an interval later: a first probe may still change that.
+
+        The proxy chooses in turn, and only an answer to a question of ours counts: the load is
+        answered by an instance that has been probed as unready since.
+        """
+        await self._until_chosen(instance)
+        await asyncio.sleep(self._plan.probe_interval)
+        await self._until_chosen(instance)
+
+    async def _until_chosen(self, instance: str) -> None:
+        while instance not in await self._ask():
+            self.check_alive()
             await asyncio.sleep(LOOK / len(self._instances))
 
-    async def _ask(self) -> None:
-        """Ask for readiness through the proxy, once for each instance."""
+    async def _ask(self) -> set[str]:
+        """Ask for readiness through the proxy, once for each instance; who said 'ready'."""
+        ready: set[str] = set()
         timeout = aiohttp.ClientTimeout(total=1.0)
         async with aiohttp.ClientSession(timeout=timeout) as session:
             for _ in self._instances:
                 with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError):
                     async with session.get(self._origin + self._plan.readiness_path) as response:
-                        if response.ok:
-                            self.answered(Route(self._origin), response.headers)
+                        route = Route(self._origin)
+                        self.answered(route, response.headers)
+                        if response.ok and route.instance is not None:
+                            ready.add(route.instance)
+        return ready
 
     async def rotation(self) -> Sequence[str]:
         """Who has answered of late."""
+        self.check_alive()
         now = time.monotonic()
         return [name for name, at in self._answered.items() if now - at < RECENT]

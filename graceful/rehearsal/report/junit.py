@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from xml.etree import ElementTree as xml
 
-from ..result import Result, explain
+from ..result import Result, explain, findings
 
 __all__ = ["junit"]
 
@@ -29,7 +29,7 @@ def _suite(name: str, result: Result) -> xml.Element:
         errors="0",
         time=f"{result.seconds:.3f}",
     )
-    text = "\n".join(explain(result, limit=50))
+    text = "\n".join([*explain(result, limit=50), *findings(result)])
     for what, count in cases:
         case = xml.SubElement(suite, "testcase", classname=name, name=what, time="0")
         if count:
@@ -44,6 +44,8 @@ def _cases(result: Result) -> Iterator[tuple[str, int]]:
     yield "every stream is told to reconnect", result.streams_cut
     yield "every stream client comes back", result.stranded
     yield "no instance needs SIGKILL", result.killed
+    if any(restart.fault for restart in result.restarts):
+        yield "every fault is survived", result.faults_failed
     if result.signal != "SIGTERM":
         yield "readiness stays 200", result.not_ready
         yield "no old worker stays", result.stayed
