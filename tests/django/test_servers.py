@@ -109,13 +109,15 @@ def test_workers_that_nobody_has_asked_are_unready_too(
     launcher: Launcher, app: str, arguments: tuple[str, ...]
 ) -> None:
     """The first request that a worker gets may come in lame duck."""
-    with launch(launcher, app, *arguments, "-w", "2", env=QUICK, serving=False) as server:
+    long = QUICK | settings(grace_period=60, propagation_delay=30)  # also to load the app in
+    with launch(launcher, app, *arguments, "-w", "2", env=long, serving=False) as server:
         server.await_port()
         server.log.wait("Booting worker", count=2)
         server.terminate()
         server.log.wait_event("lame duck")
         server.await_unready(in_a_row=20)
         assert server.get("/livez").status == 200
+        server.terminate()
         assert server.wait() == 0
 
 
