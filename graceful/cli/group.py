@@ -27,7 +27,7 @@ class Tool:
 TOOLS = {
     "check": Tool("check", frozenset({"crossplane", "rich", "ruamel"})),
     "plan": Tool("plan", frozenset({"jinja2", "rich"})),
-    "rehearse": Tool("rehearsal", frozenset({"aiohttp", "psutil", "rich"})),
+    "rehearse": Tool("rehearsal", frozenset({"aiohttp", "jinja2", "psutil", "rich"})),
     "run": Tool("cli", frozenset()),
 }
 """Every command, by its name, which is its module's and its function's as well."""

@@ -85,10 +85,28 @@ def test_each_request_is_a_tick_and_each_lost_one_a_mark() -> None:
     assert [lost.title for lost in two.lost] == ["lost: quick, reset, sent at 13.00 s"]
 
 
+def test_what_was_lost_before_an_instance_had_it_has_a_row_of_its_own() -> None:
+    """A proxy's own 503 must stand out as well."""
+    row = chart(drawn(sent=[sent(1.0), replace(sent(2.0), instance=None, outcome="status")])).rows[
+        -1
+    ]
+    assert row.name == "no instance"
+    assert [lost.title for lost in row.lost] == ["lost: quick, refused, sent at 2.00 s"]
+
+
+def test_the_gap_between_exit_and_ready_is_named() -> None:
+    slow = replace(RESTART, ready=12.0)
+    assert [label.text for label in chart(drawn(restarts=[slow])).rows[0].labels] == [
+        "SIGTERM",
+        "exit 0",
+        "ready",
+    ]
+
+
 def test_a_stream_is_a_line_with_a_gap_until_its_client_is_back() -> None:
     lines = chart(drawn()).lines
-    assert [line.tone for line in lines] == ["0", "cut", "0", "0", "gap", "1"]
-    told = lines[4]
+    assert [line.tone for line in lines] == ["0", "cut", "cut", "0", "0", "gap", "1"]
+    told = lines[5]
     assert told.x2 > told.x1
     assert told.title == "told to reconnect; away 0.50 s"
 

@@ -27,8 +27,11 @@ GAP: Final = 34
 CURVE: Final = 64
 STREAMS: Final = 220
 """Most height that the lines of all stream clients get."""
+CUT: Final = 5
+"""Width of the mark where a stream was cut: its client is back too soon for the gap to be seen."""
 LETTER: Final = 6.6
 """Width of a letter of a label: one that has no room is left out."""
+NOBODY: Final = "no instance"
 BIN: Final = 0.5
 """Seconds of which one point of the latency curves is made."""
 
@@ -99,7 +102,6 @@ class Curve:
     top: str
     """The value at its upper edge."""
     tone: str = ""
-    last_y: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,7 @@ def chart(result: Result, seconds: float | None = None) -> Chart:
     scale = _Scale(seconds or result.seconds)
     rows: list[Row] = []
     y = 26.0
-    for name in _names(result):
+    for name in [*_names(result), *_nobody(result.sent)]:
         rows.append(_row(name, y, result, scale))
         y += BAND + TICKS + GAP
     curves: list[Curve] = []
@@ -164,20 +166,30 @@ def _names(result: Result) -> list[str]:
     return sorted(name for name in named if name)
 
 
+def _nobody(sent: Sequence[Sent]) -> list[str]:
+    """Name the row of what was lost before any instance had it; there may be none."""
+    return [NOBODY] if any(s.instance is None and s.outcome is not Outcome.OK for s in sent) else []
+
+
 def _row(name: str, y: float, result: Result, scale: _Scale) -> Row:
     row = Row(name, y)
+    if name == NOBODY:
+        row.lost = list(_lost(result.sent, None, scale))
+        return row
     restarts = [r for r in result.restarts if r.instance == name]
     row.bands = list(_bands(restarts, result, scale))
     for restart in restarts:
         row.labels += _moments(restart, result.signal, y, scale)
     columns = sorted({round(scale.x(s.at)) for s in result.sent if s.instance == name})
     row.ticks = "".join(f"M{x} {y + BAND + 3}v{TICKS - 3}" for x in columns)
-    row.lost = [
-        Lost(scale.x(s.at), f"lost: {s.kind}, {s.outcome}, sent at {s.at:.2f} s")
-        for s in result.sent
-        if s.instance == name and s.outcome is not Outcome.OK
-    ]
+    row.lost = list(_lost(result.sent, name, scale))
     return row
+
+
+def _lost(sent: Sequence[Sent], instance: str | None, scale: _Scale) -> Iterator[Lost]:
+    for one in sent:
+        if one.instance == instance and one.outcome is not Outcome.OK:
+            yield Lost(scale.x(one.at), f"lost: {one.kind}, {one.outcome}, sent at {one.at:.2f} s")
 
 
 def _bands(restarts: Sequence[Restart], result: Result, scale: _Scale) -> Iterator[Band]:
@@ -224,6 +236,12 @@ def _moments(restart: Restart, signal: str, y: float, scale: _Scale) -> Iterator
         at = scale.x(restart.sigterm_at + restart.exit)
         if at - x > (len(status) + len(signal)) * LETTER / 2 + 6:
             yield Label(at, below, status, "middle", "bad" if restart.killed else "exit")
+            x, before = at, status
+        else:
+            before = signal
+        ready = scale.x(restart.sigterm_at + restart.ready)
+        if ready - x > (len(before) + len("ready")) * LETTER / 2 + 6:
+            yield Label(ready, below, "ready", "middle", "exit")
 
 
 def _in_flight(sent: Sequence[Sent], y: float, scale: _Scale) -> Curve:
@@ -236,7 +254,11 @@ def _in_flight(sent: Sequence[Sent], y: float, scale: _Scale) -> Curve:
         peaks[x] = max(peaks.get(x, 0), count)
         most = max(most, count)
     points = [(x, peak / max(most, 1)) for x, peak in sorted(peaks.items())]
-    return _curve("in flight", points, y, f"{most}", "flight")
+    steps_held = [
+        (x, before) for (x, _), (_, before) in zip(points[1:], points, strict=False)
+    ]  # a count holds until it changes
+    held = sorted([*points, *steps_held], key=lambda point: point[0])
+    return _curve("in flight", held, y, f"{most}", "flight")
 
 
 def _latency(sent: Sequence[Sent], y: float, scale: _Scale) -> Iterator[Curve]:
@@ -258,7 +280,7 @@ def _curve(name: str, points: list[tuple[float, float]], y: float, top: str, ton
     """Make a curve of points whose height is from 0 to 1."""
     places = [(x, round(y + CURVE * (1 - part), 1)) for x, part in points]
     path = " ".join(f"{'L' if i else 'M'}{x:g} {v:g}" for i, (x, v) in enumerate(places))
-    return Curve(name, y, CURVE, path, top, tone, places[-1][1] if places else y)
+    return Curve(name, y, CURVE, path, top, tone)
 
 
 def _streams(
@@ -300,4 +322,6 @@ def _life(
             tone = "gap" if stream.told else "cut"
             wait = later.connected_at - stream.ended_at
             told = "told to reconnect" if stream.told else "not told"
+            if not stream.told and stream.restart is not None:
+                yield Line(end - CUT / 2, end + CUT / 2, y, "cut", f"{title}{stream.ended}")
             yield Line(end, scale.x(later.connected_at), y, tone, f"{told}; away {wait:.2f} s")
