@@ -87,9 +87,8 @@ def test_each_request_is_a_tick_and_each_lost_one_a_mark() -> None:
 
 def test_what_was_lost_before_an_instance_had_it_has_a_row_of_its_own() -> None:
     """A proxy's own 503 must stand out as well."""
-    row = chart(drawn(sent=[sent(1.0), replace(sent(2.0), instance=None, outcome="status")])).rows[
-        -1
-    ]
+    refused = replace(sent(2.0), instance=None, outcome=Outcome.REFUSED)
+    row = chart(drawn(sent=[sent(1.0), refused])).rows[-1]
     assert row.name == "no instance"
     assert [lost.title for lost in row.lost] == ["lost: quick, refused, sent at 2.00 s"]
 
