@@ -23,7 +23,9 @@ CONFIG: Final = """\
 
 http://127.0.0.1:{port} {{
     reverse_proxy {addresses} {{
-        lb_policy round_robin
+        # Not round_robin: two requests at once may each skip the same instance that is left, and
+        # get a 503 although it is healthy.
+        lb_policy random
         buffer_requests
         header_down {header} {{http.reverse_proxy.upstream.hostport}}
         # Nothing is hidden: a request that fails on its instance has failed.

@@ -62,8 +62,7 @@ class SilentProxy(Proxy):
     async def until_steady(self, instance: str) -> None:
         """Wait until it answers, and again an interval later: a first probe may still change that.
 
-        The proxy chooses in turn, and only an answer to a question of ours counts: the load is
-        answered by an instance that has been probed as unready since.
+        Only answers to our own questions count.
         """
         await self._until_chosen(instance)
         await asyncio.sleep(self._plan.probe_interval)
