@@ -277,7 +277,7 @@ def test_haproxy_that_does_not_come_up_is_quoted(
 
 @needs("caddy")
 def test_caddy_does_not_choose_in_turn(tmp_path: Path) -> None:
-    """Its round_robin answers 503 to two requests that skip the same instance at the same moment."""
+    """Its round_robin answers 503 to requests that skip the same instance at one moment."""
 
     async def play() -> str:
         async with stage("caddy", tmp_path):
