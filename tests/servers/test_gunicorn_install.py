@@ -19,7 +19,16 @@ import pytest
 from graceful.integrations.gunicorn_config import OWN
 
 from .contract import APP
-from .harness import LIMIT, ROOT, Launcher, ServerProcess, clean_environment, launch, settings
+from .harness import (
+    ASKED,
+    LIMIT,
+    ROOT,
+    Launcher,
+    ServerProcess,
+    clean_environment,
+    launch,
+    settings,
+)
 from .launchers import GUNICORN_ASGI, GUNICORN_GTHREAD, GUNICORN_SYNC, GUNICORN_UVICORN
 from .test_gunicorn_ladder import await_flipped
 from .test_gunicorn_retire import WSGI_APP, app_of, await_replaced, in_flight, on, worker_of
@@ -396,7 +405,7 @@ def test_a_sigterm_during_a_reload_is_heard_at_once(file: Path) -> None:
 def test_an_app_loaded_before_the_fork(launcher: Launcher) -> None:
     """`--preload`: the app is built in the arbiter, whose life is not the workers'."""
     arguments = ("-w", "2", "--preload")
-    with launch(launcher, app_of(launcher), *arguments, env=QUICK) as server:
+    with launch(launcher, app_of(launcher), *arguments, env=QUICK | ASKED) as server:
         assert server.get("/readyz").status == 200
         with in_flight(server, "/slow") as slow:
             server.terminate()

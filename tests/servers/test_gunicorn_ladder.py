@@ -17,7 +17,7 @@ from pathlib import Path
 from graceful.core.managed import REASON_WAIT
 
 from .contract import goodbye, open_websocket
-from .harness import LIMIT, Launcher, ServerProcess, launch, settings
+from .harness import ASKED, LIMIT, Launcher, ServerProcess, launch, settings
 from .launchers import GUNICORN_ASGI, GUNICORN_GEVENT, GUNICORN_GTHREAD, GUNICORN_SYNC
 from .test_gunicorn_retire import (
     ON_ALL,
@@ -89,7 +89,7 @@ def await_delivered(pid: int, number: signal.Signals) -> None:
 @ON_ALL
 def test_the_instance_goes(launcher: Launcher) -> None:
     """All workers are unready at once, serve the delay, finish what they have, and go."""
-    with running(launcher, SHORT) as server:
+    with running(launcher, SHORT | ASKED) as server:
         with in_flight(server, "/slow") as slow:
             server.terminate()
             await_flipped(server)
@@ -243,7 +243,7 @@ def test_the_control_sockets_shutdown_is_a_sigterm(tmp_path: Path) -> None:
     """`gunicornc -c shutdown` starts the same choreography."""
     path = str(tmp_path / "control")
     launcher = controlled(GUNICORN_ASGI)
-    with running(launcher, SHORT, "--control-socket", path) as server:
+    with running(launcher, SHORT | ASKED, "--control-socket", path) as server:
         control(path, "shutdown")
         await_flipped(server)
         assert server.wait(10) == 0
