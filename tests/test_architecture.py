@@ -71,6 +71,7 @@ WAITS = {
         "wait": "gevent's main greenlet sleeps until it is woken, where gunicorn's looks once a "
         "second",
         "sleep": "a greenlet that has nothing left to do gets a moment to be over",
+        "move_on_after": "gthread's main thread is asked to close the listeners, and may hang",
     },
     "graceful.integrations.hypercorn": {
         "sleep": "a worker asks its parent's event, in a thread: to wait for it would hang the "

@@ -144,7 +144,8 @@ def test_a_silent_connection_holds_nobody(launcher: Launcher) -> None:
 def test_clients_that_close_late_cost_the_others_nothing() -> None:
     """gthread alone waits 2 s for each, in the thread that serves all of them."""
     with contextlib.ExitStack() as exits:
-        server = exits.enter_context(launch(GUNICORN_GTHREAD, FLASK, env=QUICK))
+        more = ("--keep-alive", "30")  # longer than the delay, or gunicorn itself closes them
+        server = exits.enter_context(launch(GUNICORN_GTHREAD, FLASK, *more, env=QUICK))
         lazy = [exits.enter_context(contextlib.closing(server.client())) for _ in range(24)]
         for client in lazy:
             client.get("/")
