@@ -203,18 +203,20 @@ def prepare(app: Wrapped, lost: Callable[[str], object] = str) -> None:
 
 
 def prepare_server(lost: Callable[[str], object] = str) -> None:
-    """Have a server that asks no app to start let its app join when it starts all the same.
+    """Have a server be ready for an app that joins when it is too late to find that out.
+
+    One that asks no app to start lets its app join when it starts all the same.
 
     Args:
         lost: as for `detect`.
     """
     for row in TRAITS:
-        if row.lifespan or row.module not in sys.modules:
+        if not row.early or row.module not in sys.modules:
             continue
         try:
             import_module(row.integration).prepare()
         except (ImportError, AttributeError) as error:
             lost(
-                f"the installed {row.name} is not one that graceful knows ({error}); its app joins "
-                "with its first request, and it exits with a status of its own"
+                f"the installed {row.name} is not one that graceful knows ({error}); an app that "
+                "is not asked to start joins with its first request, and may be too late to drain"
             )

@@ -50,7 +50,7 @@ from graceful.threads import start_daemon
 
 from .hypercorn_http2 import go_away_last, go_away_when_draining
 
-__all__ = ["HypercornServer", "detect", "shutdown_trigger"]
+__all__ = ["HypercornServer", "detect", "prepare", "shutdown_trigger"]
 
 Event = Callable[[], Awaitable[object]]
 
@@ -99,6 +99,17 @@ def detect(handler: Handler, receive: object = None) -> HypercornServer | None:
             _require(module, (*COMMON, *names))
             _replace_raise_shutdown(module)
     return (OnTrio if "server_nursery" in frames[0].f_code.co_varnames else OnAsyncio)(frames[0])
+
+
+def prepare() -> None:
+    """Replace what hypercorn will wait in before it does: an app without lifespan joins later.
+
+    What is missing then is said when an app joins.
+    """
+    for name in LOOPS:
+        module = sys.modules.get(name)
+        if module is not None and hasattr(module, "raise_shutdown"):
+            _replace_raise_shutdown(module)
 
 
 def _require(module: ModuleType, names: Sequence[str]) -> None:

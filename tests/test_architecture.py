@@ -52,6 +52,7 @@ WAITS = {
         "move_on_after": "until the next step of the timeline is due; hooks have a limit each",
     },
     "graceful.integrations.granian": {
+        "sleep": "until granian listens, which is a line in its code and tells nobody",
         "wait": "a worker ends when its connections are gone",
         "move_on_after": "which a client that reads nothing could hold up",
         "call_later": "for a moment the event loop may still tell of a signal that came before",

@@ -39,13 +39,14 @@ class ServerTraits:
     """Module with a `detect(handler, receive)`; empty = the plain treatment."""
     prepares: bool = False
     """The integration has a `prepare(app)`, by which WSGI apps join before their first request."""
+    early: bool = False
+    """The integration has a `prepare()` for what is too late when an app without lifespan joins;
+    it is called where ASGI apps are imported."""
     software: str = ""
     """How `SERVER_SOFTWARE` begins in its WSGI environ; empty = it serves no WSGI."""
     says_close: SaysClose = "header"
     counts_blocks: bool = True
     """It asks how many blocks a WSGI body has, and sends the length of a single one."""
-    lifespan: bool = True
-    """It asks ASGI apps to start and to shut down."""
     state: bool = True
     """What an app puts into `scope["state"]` in its lifespan is in that of each request."""
     denies: bool = True
@@ -108,6 +109,7 @@ TRAITS: Final = (
         tested=("0.18", "0.18"),
         module="hypercorn.protocol",
         integration="graceful.integrations.hypercorn",
+        early=True,
     ),
     ServerTraits(
         name="granian",
@@ -123,7 +125,7 @@ TRAITS: Final = (
         tested=("4.2", "4.2"),
         module="daphne.server",
         integration="graceful.integrations.daphne",
-        lifespan=False,
+        early=True,
         state=False,
         denies=False,
         close_codes="own",

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from .contract import APP, goodbye, open_websocket
-from .harness import ASKED, Launcher, launch, reserved_port, settings
+from .harness import ASKED, ROOT, Launcher, launch, reserved_port, settings
 from .http2 import ANY_STREAM, http2
 from .launchers_hypercorn import (
     HYPERCORN,
@@ -292,3 +292,26 @@ def test_a_name_that_is_gone(mode: str) -> None:
         assert server.wait() == 0
         assert server.log.text.count("is not one that graceful knows") == 1
         assert server.log.marks("shutdown") == ["shutdown"]
+
+
+# -- an app without lifespan ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("launcher", [HYPERCORN, HYPERCORN_CHILD], ids=lambda each: each.name)
+def test_an_app_that_joins_at_its_first_request(launcher: Launcher) -> None:
+    """Django's MIDDLEWARE: hypercorn has been waiting for its end long before, and still drains."""
+    env = ASKED | {"PYTHONPATH": ROOT / "examples" / "django_app"}
+    with launch(launcher, "shop.asgi:application", env=env, serving=False) as server:
+        server.await_port()
+        server.await_listening()
+        assert server.get("/readyz").status == 200
+        with contextlib.closing(server.client()) as slow:
+            slow.ask("GET", "/slow?seconds=3")
+            server.terminate()
+            server.log.wait_event("lame duck")
+            assert server.get("/readyz").status == 503
+            assert server.get("/").status == 200
+            assert slow.reply().body == b"done\n"
+        assert server.wait() == 0
+        assert server.log.report()["clean"] == "True"
+        assert "Traceback" not in server.log.text
