@@ -8,14 +8,33 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Any, Final
 
-__all__ = ["FakeClock", "NothingLeft", "VirtualLoop"]
+__all__ = ["FakeClock", "NothingLeft", "VirtualLoop", "needs_a_plain_test"]
 
 PATIENCE: Final = 5.0
 """Real seconds that a thread which nobody knows of gets to wake the loop."""
 
 
+BUSY_LIMIT: Final = 60.0
+"""Real seconds that work in a thread may take: a test that hangs tells nobody why."""
+
+
 class NothingLeft(Exception):
     """What was waited for can't come any more: nothing is due, and no thread is at work."""
+
+
+def needs_a_plain_test(what: str) -> None:
+    """Refuse to run a loop within a loop.
+
+    Raises:
+        RuntimeError: an event loop runs in this thread.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise RuntimeError(
+        f"{what} runs an event loop of its own: use it in a plain `def` test, not in an `async def`"
+    )
 
 
 class FakeClock:
@@ -51,7 +70,10 @@ class _JumpingSelector(selectors.DefaultSelector):
         if ready or (timeout is not None and timeout <= 0):
             return ready
         if self._is_busy():  # real time, until the thread is done
-            return super().select(None)
+            ready = super().select(BUSY_LIMIT)
+            if not ready:
+                raise NothingLeft(f"work in a thread has not come back for {BUSY_LIMIT:g} s")
+            return ready
         if timeout is not None:
             self._clock.advance(timeout)
             return ready

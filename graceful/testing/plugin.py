@@ -49,9 +49,13 @@ class Rehearsal:
                 `monkeypatch.setenv("GRACEFUL_PROPAGATION_DELAY", "3")` works as it should.
 
         Raises:
+            RuntimeError: the test is an `async def`.
             PlanError: the options contradict each other, or there is no such command.
             RehearsalError: the app does not come up; the message ends with its last lines.
         """
+        from .clock import needs_a_plain_test
+
+        needs_a_plain_test("graceful_rehearsal")
         try:
             from graceful.rehearsal import Plan, rehearse
         except ModuleNotFoundError as missing:

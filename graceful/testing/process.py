@@ -21,7 +21,7 @@ from ..core.traits import UNKNOWN
 from ..lifecycle import Lifecycle
 from ..members import Member
 from ..servers import ServerOwner
-from .clock import FakeClock, NothingLeft, VirtualLoop
+from .clock import FakeClock, NothingLeft, VirtualLoop, needs_a_plain_test
 
 __all__ = ["Process"]
 
@@ -84,9 +84,13 @@ class Process:
 
     Args:
         seed: of the random numbers: farewell times, retry delays, the ramp of `Connection: close`.
+
+    Raises:
+        RuntimeError: an event loop runs already, as in an `async def` test.
     """
 
     def __init__(self, *, seed: int = 0) -> None:
+        needs_a_plain_test(type(self).__name__)
         self.clock = FakeClock()
         self.events: list[str] = []
         """What happened, in order: signals, phases, requests and their ends, lifespan."""

@@ -34,6 +34,18 @@ def test_a_loss_fails_the_test_and_shows_the_table(tmp_path: Path) -> None:
     assert "requests lost of" in done.stdout
 
 
+def test_an_async_test_is_told_to_be_a_plain_one(tmp_path: Path) -> None:
+    """A rehearsal runs a loop of its own, and a test of `pytest.mark.anyio` has one already."""
+    file = tmp_path / "test_deploy.py"
+    file.write_text(
+        "import pytest\n\n\n@pytest.mark.anyio\nasync def test_it(graceful_rehearsal):\n"
+        "    graceful_rehearsal('uvicorn app:app --port {port}')\n"
+    )
+    done = run(str(file), "-k", "asyncio")
+    assert done.returncode == 1, done.stdout
+    assert "graceful_rehearsal runs an event loop of its own: use it in a plain" in done.stdout
+
+
 def test_the_example_project() -> None:
     done = run("examples/pytest_project")
     assert done.returncode == 0, done.stdout
