@@ -109,4 +109,4 @@ def main(rounds: int = ROUNDS, only: str = "") -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(0 if main(int((sys.argv[1:] or [ROUNDS])[0]), "".join(sys.argv[2:3])) else 1)
+    sys.exit(0 if main(int((sys.argv[1:] or [str(ROUNDS)])[0]), "".join(sys.argv[2:3])) else 1)
