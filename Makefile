@@ -40,6 +40,8 @@ bench: $(VENV)/.dev
 	$(RUN) -m tests.benchmarks.throughput
 	$(RUN) -m tests.benchmarks.wsgi_hot_path
 	$(RUN) -m tests.benchmarks.wsgi_throughput
+	$(RUN) -m tests.benchmarks.gunicorn_flip
+	$(RUN) -m tests.benchmarks.gunicorn_streams
 	$(RUN) -m tests.benchmarks.rolling_restarts
 	$(RUN) -m tests.benchmarks.gunicorn_restarts
 	$(RUN) -m tests.benchmarks.server_restarts
