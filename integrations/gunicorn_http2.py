@@ -8,9 +8,9 @@ still served, and at the end with the last one that was. Not before it is idle: 
 `h2` package give up what is in flight on a GOAWAY.
 
 Private names used: of both kinds of connection `h2_conn` and `streams`; of `HTTP2ServerConnection`
-also `sock`, `idle_timeout`, `pending_requests` and `_deferred_events`; of asgi's
-`ASGIProtocol._handle_http2_connection` and `_h2_conn`, and the connection's `writer`. Tested with
-gunicorn 27.0.1; where one is gone, connections end as gunicorn ends them, and a warning says so.
+also `sock`, `idle_timeout`, `pending_requests` and `_deferred_events`; of asgi's also `writer`, and
+`_h2_conn`, which `ASGIProtocol._handle_http2_connection` sets. Tested with gunicorn 27.0.1; where
+one is gone, connections end as gunicorn ends them, and a warning says so.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ import os
 import select
 from collections.abc import Iterator
 from functools import partial
-from types import CoroutineType, FrameType
 from typing import Any, Final
 from weakref import WeakSet
+
+from graceful.loops import await_chain
 
 __all__ = ["BlockingConnections", "blocking_connections", "tell_asgi_connections"]
 
@@ -47,9 +48,9 @@ def _speaks(worker: Any) -> bool:
     return "h2" in getattr(worker.cfg, "http_protocols", ())
 
 
-def _has(worker: Any, kind: Any, names: set[str]) -> bool:
-    """Whether connections of `kind` are made with all `names`; say so where they are not."""
-    missing = sorted(names.difference(kind.__init__.__code__.co_names))
+def _has(worker: Any, makes: Any, names: set[str]) -> bool:
+    """Whether a connection is made with all `names` by the function; say so where it is not."""
+    missing = sorted(names.difference(makes.__code__.co_names))
     if missing:
         worker.log.warning(
             "HTTP/2 connections are not told to go: this gunicorn's have no %s", ", ".join(missing)
@@ -72,7 +73,7 @@ def blocking_connections(worker: Any) -> BlockingConnections | None:
         return None
     from gunicorn.http2.connection import HTTP2ServerConnection
 
-    if not _has(worker, HTTP2ServerConnection, BLOCKING):
+    if not _has(worker, HTTP2ServerConnection.__init__, BLOCKING):
         return None
     return BlockingConnections(HTTP2ServerConnection)
 
@@ -137,11 +138,14 @@ def tell_asgi_connections(worker: Any) -> None:
     """Tell the connections of an ASGI worker; to be called on its loop when the drain begins."""
     if not _speaks(worker):
         return
+    from gunicorn.asgi.protocol import ASGIProtocol
     from gunicorn.http2.async_connection import AsyncHTTP2Connection
 
-    if not _has(worker, AsyncHTTP2Connection, ASYNC):
+    serve: Any = getattr(ASGIProtocol, "_handle_http2_connection", ASGIProtocol.__init__)
+    made = _has(worker, AsyncHTTP2Connection.__init__, ASYNC)
+    if not (made and _has(worker, serve, {"_h2_conn"})):
         return
-    for connection in list(_asgi_connections()):
+    for connection in set(_asgi_connections(ASGIProtocol)):
         connection.close = partial(_close, connection, connection.close)
         if connection.streams:
             clean_up = connection.cleanup_stream
@@ -150,18 +154,13 @@ def tell_asgi_connections(worker: Any) -> None:
             connection.writer.write(_go_away())
 
 
-def _asgi_connections() -> Iterator[Any]:
-    from gunicorn.asgi.protocol import ASGIProtocol
-
-    serve: Any = getattr(ASGIProtocol, "_handle_http2_connection", None)
-    if serve is None:
-        return
+def _asgi_connections(kind: type) -> Iterator[Any]:
+    """Yield the connections of this loop, from the tasks that serve them and their streams."""
     for task in asyncio.all_tasks():
-        coroutine = task.get_coro()
-        if isinstance(coroutine, CoroutineType) and coroutine.cr_code is serve.__code__:
-            frame: FrameType | None = coroutine.cr_frame
-            connection = frame and getattr(frame.f_locals["self"], "_h2_conn", None)
-            if connection is not None and not connection.is_closed:
+        for frame in await_chain(task.get_coro()):
+            served_by = frame.f_locals.get("self")
+            connection = getattr(served_by, "_h2_conn", None)
+            if isinstance(served_by, kind) and connection is not None and not connection.is_closed:
                 yield connection
 
 

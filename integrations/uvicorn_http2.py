@@ -8,11 +8,12 @@ GOAWAY.
 
 The frame is written past zttp's own state, which knows only of the last one. Names used of the
 connection: `cycles`, `transport` and `on_stream_closed`. Tested with uvicorn 0.54 and zttp 0.0.35;
-where one is gone, connections end as uvicorn ends them.
+where one is gone, connections end as uvicorn ends them, and a warning says so.
 """
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterable
 from functools import partial
@@ -29,11 +30,17 @@ NAMES: Final = ("cycles", "transport", "on_stream_closed")
 def tell_connections(connections: Iterable[object]) -> None:
     """Tell those that speak HTTP/2; to be called on their loop when the drain begins."""
     module = sys.modules.get("uvicorn.protocols.http.zttp_h2_impl")
-    for connection in list(connections) if module else ():
-        if isinstance(connection, getattr(module, "ZttpH2Protocol", ())) and all(
-            hasattr(connection, name) for name in NAMES
-        ):
-            _tell(connection)
+    kind = getattr(module, "ZttpH2Protocol", ())
+    told = [connection for connection in connections if isinstance(connection, kind)]
+    missing = {name for name in NAMES for connection in told if not hasattr(connection, name)}
+    if missing:
+        logging.getLogger("uvicorn.error").warning(
+            "HTTP/2 connections are not told to go: this uvicorn's have no %s",
+            ", ".join(sorted(missing)),
+        )
+        return
+    for connection in told:
+        _tell(connection)
 
 
 def _tell(connection: Any) -> None:
