@@ -47,7 +47,7 @@ class Http2Client:
     it here, as a client does that finishes what it has begun.
     """
 
-    def __init__(self, port: int, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, port: int, tls: ssl.SSLContext | None = None, upgrade: bool = False) -> None:
         self._h2 = H2Connection(H2Configuration(client_side=True, header_encoding="utf-8"))
         self._socket = socket.create_connection(("127.0.0.1", port), timeout=LIMIT)
         if tls is not None:
@@ -60,8 +60,30 @@ class Http2Client:
         self.answers: dict[int, Answer] = {}
         self.over = False
         """The server has closed the connection."""
-        self._h2.initiate_connection()
+        if upgrade:
+            self._upgrade()
+        else:
+            self._h2.initiate_connection()
         self._flush()
+
+    def _upgrade(self) -> None:
+        """Begin with HTTP/1 (RFC 7540, 3.2); the answer to what is asked there is of stream 1."""
+        pairs = {
+            "Host": "localhost",
+            "Connection": "Upgrade, HTTP2-Settings",
+            "Upgrade": "h2c",
+            "HTTP2-Settings": (self._h2.initiate_upgrade_connection() or b"").decode(),
+        }
+        lines = "".join(f"{name}: {value}\r\n" for name, value in pairs.items())
+        self._socket.sendall(f"GET / HTTP/1.1\r\n{lines}\r\n".encode())
+        head = b""
+        while b"\r\n\r\n" not in head:
+            data = self._socket.recv(65536)
+            assert data, head
+            head += data
+        head, _, self._rest = head.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 101 "), head
+        self.answers[1] = Answer()
 
     def ask(self, path: str) -> int:
         """Send a GET; returns the number of its stream."""
@@ -146,9 +168,17 @@ class Http2Client:
 
 
 @contextlib.contextmanager
-def http2(port: int, tls: ssl.SSLContext | None = None) -> Generator[Http2Client]:
-    """Return a client for the length of a block; with `tls` it is negotiated (ALPN)."""
-    client = Http2Client(port, tls)
+def http2(
+    port: int, tls: ssl.SSLContext | None = None, upgrade: bool = False
+) -> Generator[Http2Client]:
+    """Return a client for the length of a block; with `tls` it is negotiated (ALPN).
+
+    Args:
+        port: of the server.
+        tls: None = cleartext.
+        upgrade: from an HTTP/1 request; otherwise with prior knowledge.
+    """
+    client = Http2Client(port, tls, upgrade)
     try:
         yield client
     finally:

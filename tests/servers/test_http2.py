@@ -190,6 +190,23 @@ def test_idle_connections_do_not_hold_the_process(stop: Stop) -> None:
     assert "Traceback" not in stopping, stopping
 
 
+@pytest.mark.parametrize("name", ["asgi", "gthread", "gevent"])
+def test_connections_that_began_with_http1_are_told_too(name: str) -> None:
+    """gunicorn serves them in another way; uvicorn has no `Upgrade: h2c`."""
+    launcher, app = CLEAR[name]
+    upgrade = ("--http2-cleartext", "upgrade")
+    env = settings(propagation_delay=0.3, linger=0.5)
+    with (
+        launch(launcher, app, *upgrade, env=env) as server,
+        http2(server.port, upgrade=True) as client,
+    ):
+        assert client.answer(1).status == 200
+        server.terminate()
+        client.read_to_end()
+        assert client.goaways == [(ANY_STREAM, 0), (1, 0)]
+        assert server.wait() == 0
+
+
 @pytest.mark.parametrize("name", NAMES[: len(CLEAR)])
 def test_a_stream_that_never_ends_is_cut(name: str) -> None:
     """At the drain deadline, with a report that says so, and the process ends by itself."""
