@@ -7,14 +7,14 @@ import os
 import pty
 import signal
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from pathlib import Path
 
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection
 
 from .contract import APP, open_websocket, refused
-from .harness import LIMIT, Client, Launcher, ServerProcess, launch, settings
+from .harness import LIMIT, Client, Launcher, ServerProcess, launch, settings, until
 from .launchers_run import ON_ALL, RUN_GRANIAN, RUN_UVICORN, on
 
 DELAY = 25.0
@@ -22,14 +22,6 @@ DELAY = 25.0
 
 LONG = settings(grace_period=60, propagation_delay=DELAY, linger=0.2, stream_window=0.2)
 SHORT = settings(grace_period=20, propagation_delay=0.6, linger=0.2, stream_window=0.2)
-
-
-def until(holds: Callable[[], bool]) -> None:
-    """Wait until something that no line tells of holds."""
-    give_up = time.monotonic() + LIMIT
-    while not holds():
-        assert time.monotonic() < give_up
-        time.sleep(0.01)
 
 
 def in_flight(server: ServerProcess, path: str, first: bytes) -> Client:

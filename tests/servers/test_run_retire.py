@@ -11,9 +11,9 @@ from collections.abc import Generator
 from pathlib import Path
 
 from .contract import goodbye, open_websocket
-from .harness import LIMIT, Launcher, ServerProcess, settings
+from .harness import LIMIT, Launcher, ServerProcess, settings, until
 from .launchers_run import ON_ALL, RUN_UVICORN
-from .test_run_ladder import answering, in_flight, running, until
+from .test_run_ladder import answering, in_flight, running
 
 QUICK = settings(grace_period=20, propagation_delay=15, stream_window=0.3, linger=0.3)
 """A delay that no worker that only retires may serve: it would outlast the test."""
