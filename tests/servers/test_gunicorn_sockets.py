@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from .harness import ASKED, LIMIT, Launcher, ServerProcess, launch, reserved_port, settings
+from .harness import ASKED, LIMIT, Launcher, ServerProcess, launch, reserved_port, settings, until
 from .launchers import GUNICORN_ASGI, GUNICORN_GTHREAD, GUNICORN_SYNC, GUNICORN_UVICORN
 
 FLASK = "examples.flask_app:app"
@@ -48,7 +48,7 @@ def test_a_port(launcher: Launcher, app: str, option: str) -> None:
         assert server.get("/readyz").status == 200
         server.terminate()
         server.log.wait_event("lame duck")
-        assert server.get("/readyz").status == 503
+        server.await_unready()
         assert server.get("/").status == 200
         assert server.wait(PATIENCE) == 0
         assert server.log.report()["clean"].lower() == "true"
@@ -95,7 +95,7 @@ def test_a_unix_socket(tmp_path: Path) -> None:
         assert ask(path, "/readyz") == 200
         server.terminate()
         server.log.wait_event("lame duck")
-        assert ask(path, "/readyz") == 503
+        until(lambda: ask(path, "/readyz") == 503)
         assert server.wait(PATIENCE) == 0
         assert not path.exists()
 
