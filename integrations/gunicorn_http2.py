@@ -1,11 +1,12 @@
-"""HTTP/2 connections of gunicorn's workers: told to go elsewhere when the drain begins.
+"""HTTP/2 connections of gunicorn's workers: told to go elsewhere in the drain.
 
 gunicorn alone reads from an idle connection of a gthread or gevent worker for as long as its
 `keepalive` is, also when the worker ends, which is then killed for it; and it closes those that it
 does close without a GOAWAY, or with one that denies every stream. Here a connection is told twice,
 as RFC 9113, 6.8 has it: once with the highest stream there can be, so that what is on the wire is
 still served, and at the end with the last one that was. Not before it is idle: clients built on the
-`h2` package give up what is in flight on a GOAWAY.
+`h2` package give up what is in flight on a GOAWAY. And not before the worker stops accepting, which
+it does when what was in flight at the begin of the drain is over: who goes may come back to it.
 
 Private names used: of both kinds of connection `h2_conn` and `streams`; of `HTTP2ServerConnection`
 also `sock`, `idle_timeout`, `pending_requests` and `_deferred_events`; of asgi's also `writer`, and
@@ -135,7 +136,7 @@ class BlockingConnections:
 
 
 def tell_asgi_connections(worker: Any) -> None:
-    """Tell the connections of an ASGI worker; to be called on its loop when the drain begins."""
+    """Tell the connections of an ASGI worker; to be called on its loop when it stops accepting."""
     if not _speaks(worker):
         return
     from gunicorn.asgi.protocol import ASGIProtocol

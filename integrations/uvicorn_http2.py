@@ -1,4 +1,4 @@
-"""HTTP/2 connections of uvicorn (`--http zttp --http2`): told to go when the drain begins.
+"""HTTP/2 connections of uvicorn (`--http zttp --http2`): told to go in the drain.
 
 uvicorn alone says GOAWAY when it closes a connection, and answers 503 to whoever has not known
 before. Here a connection is told twice, as RFC 9113, 6.8 has it: once with the highest stream there
@@ -28,7 +28,7 @@ NAMES: Final = ("cycles", "transport", "on_stream_closed")
 
 
 def tell_connections(connections: Iterable[object]) -> None:
-    """Tell those that speak HTTP/2; to be called on their loop when the drain begins."""
+    """Tell those that speak HTTP/2; to be called on their loop when it stops accepting."""
     module = sys.modules.get("uvicorn.protocols.http.zttp_h2_impl")
     kind = getattr(module, "ZttpH2Protocol", ())
     told = [connection for connection in connections if isinstance(connection, kind)]

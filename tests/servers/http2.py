@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 
 from h2.config import H2Configuration
@@ -57,6 +57,8 @@ class Http2Client:
         self._rest = b""
         self.goaways: list[tuple[int, int]] = []
         """Last stream and error code of each GOAWAY."""
+        self.ended: list[set[int]] = []
+        """The streams that were over at each GOAWAY."""
         self.answers: dict[int, Answer] = {}
         self.over = False
         """The server has closed the connection."""
@@ -125,14 +127,14 @@ class Http2Client:
             data = b""
         self.over = not data
         self._rest += data
-        for event in self._h2.receive_data(self._whole_frames()):
-            self._take(event)
+        for frame in self._whole_frames():
+            for event in self._h2.receive_data(frame):
+                self._take(event)
         with contextlib.suppress(OSError):
             self._flush()
 
-    def _whole_frames(self) -> bytes:
-        """Return the frames that have come whole, without the GOAWAYs among them."""
-        frames = b""
+    def _whole_frames(self) -> Iterator[bytes]:
+        """Yield the frames that have come whole, without the GOAWAYs among them."""
         while len(self._rest) >= 9:
             frame, length = Frame.parse_frame_header(memoryview(self._rest[:9]))
             if len(self._rest) < 9 + length:
@@ -141,9 +143,9 @@ class Http2Client:
             if isinstance(frame, GoAwayFrame):
                 frame.parse_body(memoryview(whole[9:]))
                 self.goaways.append((frame.last_stream_id, frame.error_code))
+                self.ended.append({stream for stream, its in self.answers.items() if its.ended})
             else:
-                frames += whole
-        return frames
+                yield whole
 
     def _take(self, event: Event) -> None:
         assert not isinstance(event, ConnectionTerminated)

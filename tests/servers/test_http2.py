@@ -174,12 +174,18 @@ def test_new_streams_are_served(stop: Stop) -> None:
     assert statuses == dict.fromkeys(stop.answers, 200) | {"unready": 503}
 
 
-def test_connections_are_told_when_the_drain_begins(stop: Stop) -> None:
+def test_connections_are_told_in_the_drain(stop: Stop) -> None:
     """Any stream may still come; and at the end which was the last one that was served."""
     assert stop.early == []
     assert stop.idle.goaways == [(ANY_STREAM, 0), (max(stop.idle.answers), 0)]
     assert stop.silent.goaways == [(ANY_STREAM, 0), (0, 0)]
     assert stop.busy.goaways == [(ANY_STREAM, 0), (max(stop.busy.answers), 0)]
+
+
+def test_who_waits_for_an_answer_is_told_behind_it(stop: Stop) -> None:
+    """Clients built on the `h2` package give up what is in flight on a GOAWAY."""
+    (first, *_) = stop.busy.answers
+    assert first in stop.busy.ended[0]
 
 
 def test_idle_connections_do_not_hold_the_process(stop: Stop) -> None:
