@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from .contract import APP as ASGI_APP
-from .harness import ASKED, Launcher, ServerProcess, launch, settings
+from .harness import ASKED, Launcher, ServerProcess, launch, settings, until
 from .http2 import ANY_STREAM, Answer, Http2Client, http2
 from .launchers import UVICORN, gunicorn
 from .wsgi_contract import APP as WSGI_APP
@@ -136,7 +136,8 @@ def stop(request: pytest.FixtureRequest, certificate: Path) -> Generator[Stop]:
         before = idle.get("/")
         server.terminate()
         server.log.wait_event("lame duck")
-        unready, lame_duck = idle.get("/readyz"), idle.get("/")
+        until(lambda: idle.get("/readyz").status == 503)  # each worker hears in its own time
+        unready, lame_duck = idle.answers[max(idle.answers)], idle.get("/")
         behind = busy.ask("/")
         early = [*idle.goaways]
         idle.read_goaway()
