@@ -14,6 +14,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -32,7 +33,7 @@ from tests.servers.harness import reserved_port
 
 GRPC: Any = grpc
 CALLERS = 16
-STREAMS = 20
+STREAMS = 100
 PUSHBACK = graceful_grpc.PUSHBACK
 
 SETTINGS: Any = {"propagation_delay": 2.0, "stream_window": 1.0, "linger": 0.5}
@@ -128,6 +129,10 @@ class Tally:
     streams: int = 0
     streams_told: int = 0
     streams_lost: int = 0
+    signalled: float = 0.0
+    """When an instance was sent SIGTERM last."""
+    first_told: float = math.inf
+    """Seconds after SIGTERM at which the first stream was told."""
     errors: dict[str, int] = field(default_factory=dict[str, int])
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -176,6 +181,8 @@ def listen(channel: Any, tally: Tally, over: threading.Event) -> None:
                     tally.note(failed)
                 else:
                     tally.streams_told += 1
+                    after = time.monotonic() - tally.signalled
+                    tally.first_told = min(tally.first_told, after)
                     pause = int(told) / 1000
         time.sleep(pause)
 
@@ -210,6 +217,7 @@ def run(kind: str, restarts: int, config: Any) -> Tally:
             with load([one, two], tally, config):
                 time.sleep(1)
                 for number in range(restarts):
+                    tally.signalled = time.monotonic()
                     statuses.append(instances[number % 2].restart())
                     time.sleep(1)  # until the client has found it
         finally:
@@ -219,7 +227,9 @@ def run(kind: str, restarts: int, config: Any) -> Tally:
         f"{kind:9} {restarts} restarts in {time.monotonic() - begun:.0f} s: "
         f"{tally.unary_lost} of {tally.unary} unary RPCs lost, "
         f"{tally.streams_lost} of {tally.streams} streams that ended were lost "
-        f"({tally.streams_told} were told when to come back); exit statuses {statuses}"
+        f"({tally.streams_told} were told when to come back, the first {tally.first_told:.2f} s "
+        f"after SIGTERM, with a delay of {SETTINGS['propagation_delay']:g} s); "
+        f"exit statuses {statuses}"
     )
     for text, count in tally.errors.items():
         print(f"          {count} x {text}")
