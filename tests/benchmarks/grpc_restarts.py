@@ -227,10 +227,13 @@ def run(kind: str, restarts: int, config: Any) -> Tally:
         f"{kind:9} {restarts} restarts in {time.monotonic() - begun:.0f} s: "
         f"{tally.unary_lost} of {tally.unary} unary RPCs lost, "
         f"{tally.streams_lost} of {tally.streams} streams that ended were lost "
-        f"({tally.streams_told} were told when to come back, the first {tally.first_told:.2f} s "
-        f"after SIGTERM, with a delay of {SETTINGS['propagation_delay']:g} s); "
-        f"exit statuses {statuses}"
+        f"({tally.streams_told} were told when to come back); exit statuses {statuses}"
     )
+    if tally.streams_told:
+        delay = SETTINGS["propagation_delay"]
+        print(
+            f"          first told {tally.first_told:.2f} s after SIGTERM; the delay is {delay:g} s"
+        )
     for text, count in tally.errors.items():
         print(f"          {count} x {text}")
     return tally
