@@ -230,10 +230,8 @@ def run(kind: str, restarts: int, config: Any) -> Tally:
         f"({tally.streams_told} were told when to come back); exit statuses {statuses}"
     )
     if tally.streams_told:
-        delay = SETTINGS["propagation_delay"]
-        print(
-            f"          first told {tally.first_told:.2f} s after SIGTERM; the delay is {delay:g} s"
-        )
+        told, delay = tally.first_told, SETTINGS["propagation_delay"]
+        print(f"          first told {told:.2f} s after SIGTERM; the delay is {delay:g} s")
     for text, count in tally.errors.items():
         print(f"          {count} x {text}")
     return tally
