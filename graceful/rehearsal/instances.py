@@ -39,7 +39,7 @@ UNREADY: Final[Mapping[Answer, str]] = {
     Answer.SILENT: "{path} is not answered",
 }
 """Why an instance is not ready, for people."""
-HELPERS: Final = 0.5
+HELPERS: Final = 2.0
 """Seconds for helper processes to notice that their parent has gone."""
 
 

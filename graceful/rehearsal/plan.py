@@ -60,7 +60,7 @@ class Plan:
         "/slow?seconds={seconds}", "GET that takes 0.2 to 2 s; '{seconds}' is replaced."
     )
     post_path: str = _option("/echo", "POST whose answer is the request's body.")
-    websocket_path: str = _option("/ws", "WebSocket that numbers its messages and echoes ours.")
+    websocket_path: str = _option("/ws", "WebSocket that numbers its messages and may echo ours.")
     sse_path: str = _option("/events", "Server-sent events, numbered.")
     readiness_path: str = _option("/readyz", "What balancers ask: 200 = choose this instance.")
     sse_event: str = _option("reconnect", "Name of the SSE event that is a farewell.")

@@ -29,12 +29,16 @@ class Numbers:
 
 
 class Echoes:
-    """Follows our own messages on one connection until the app has echoed them."""
+    """Follows our own messages on one connection until the app has echoed them.
 
-    __slots__ = ("_pending", "sent")
+    An app that echoes none is one that does not echo: nothing of ours can be lost on it.
+    """
+
+    __slots__ = ("_echoed", "_pending", "sent")
 
     def __init__(self) -> None:
         self._pending: dict[int, float] = {}
+        self._echoed = False
         self.sent = 0
 
     def next(self, now: float) -> int:
@@ -45,8 +49,10 @@ class Echoes:
 
     def heard(self, number: int) -> None:
         """The app has echoed message `number`."""
+        self._echoed = True
         self._pending.pop(number, None)
 
     def lost(self, farewell: float) -> int:
         """How many were written well before the `farewell` and never echoed."""
-        return sum(written <= farewell - UNHEARD for written in self._pending.values())
+        unheard = sum(written <= farewell - UNHEARD for written in self._pending.values())
+        return unheard if self._echoed else 0

@@ -29,3 +29,11 @@ def test_what_was_written_well_before_the_farewell_must_have_been_echoed() -> No
     echoes.heard(99)
     assert echoes.sent == 5
     assert echoes.lost(farewell) == 2
+
+
+def test_an_app_that_does_not_echo_loses_nothing_of_ours() -> None:
+    """It never said that it would."""
+    echoes = Echoes()
+    for written in (1.0, 2.0):
+        echoes.next(written)
+    assert echoes.lost(10.0) == 0

@@ -136,9 +136,10 @@ def test_messages_that_were_jumped_over_are_lost() -> None:
 
 
 def test_messages_of_ours_that_were_never_echoed_are_lost() -> None:
-    """The server hears five and says nothing: those written well before the farewell count."""
+    """By a server that echoes: it hears five more, and those well before the farewell count."""
     plan = Plan(command=COMMAND, websockets=1, message_interval=0.06)
-    record = asyncio.run(first_stream(plan, websocket(end=(1012, ""), hear=5), WEBSOCKET_OPEN))
+    silent = websocket({"echo": 0}, end=(1012, ""), hear=5)
+    record = asyncio.run(first_stream(plan, silent, WEBSOCKET_OPEN))
     assert 1 <= record.messages_lost < 5
 
 
