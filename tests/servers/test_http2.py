@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import importlib
 import importlib.util
 import ssl
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+
+from graceful.integrations import uvicorn_http2
 
 from .contract import APP as ASGI_APP
 from .harness import ASKED, Launcher, ServerProcess, launch, settings, until
@@ -255,3 +259,16 @@ def test_connections_that_are_made_otherwise() -> None:
         assert all(last != ANY_STREAM for last, _ in client.goaways)
         assert server.wait() == 0
         assert server.log.text.count("are not told to go") == 2
+
+
+@needs_zttp
+def test_a_uvicorn_whose_connections_lack_a_name(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A line says what is lost, and nothing is written to anybody."""
+    protocol: Any = importlib.import_module("uvicorn.protocols.http.zttp_h2_impl").ZttpH2Protocol
+    monkeypatch.setattr(uvicorn_http2, "NAMES", (*uvicorn_http2.NAMES, "not_there"))
+    with caplog.at_level("WARNING", "uvicorn.error"):
+        uvicorn_http2.tell_connections([object.__new__(protocol)])
+    assert "are not told to go: this uvicorn's have no" in caplog.text
+    assert "not_there" in caplog.text

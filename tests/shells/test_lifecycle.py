@@ -538,3 +538,34 @@ time.sleep(3)
 print("alive", [t.name for t in threading.enumerate() if t.name == "graceful-signals"])
 """)
     assert (done.returncode, done.stdout) == (0, "alive []\n")
+
+
+class Running:
+    """A loop of which only matters that it runs."""
+
+    def is_alive(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("development", "said"), [(False, 1), (True, 0)])
+def test_a_server_in_a_thread_says_where_signals_are(
+    monkeypatch: pytest.MonkeyPatch, development: bool, said: int
+) -> None:
+    """Once; not where a reloader has the signals, and nobody stops anything gracefully."""
+    server = FakeServer()
+    server.development = development
+
+    def found(*_: object) -> FakeServer:
+        return server
+
+    monkeypatch.setattr(graceful.lifecycle, "detect", found)
+    lifecycle, records = Lifecycle(), list[Record]()
+    lifecycle.observe(records.append)
+    loop: Any = Running()
+    member = Member("app", Settings(), loop, True)
+    thread = threading.Thread(target=lifecycle.join, args=(member,))
+    thread.start()
+    thread.join()
+    notices = [each.text for each in records if isinstance(each, Notice)]
+    assert sum("outside the main thread" in text for text in notices) == said
+    lifecycle.leave(member)
