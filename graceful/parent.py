@@ -32,7 +32,8 @@ from .instance import climb, say_gone, say_started, summed
 from .lifecycle import Lifecycle, current, on_terminal
 from .observers import render_plain
 from .settings import load
-from .signals import SignalTrap
+from .signals import HANDLED, SignalTrap
+from .wakeup import Wakeup
 from .watchdog import EXIT_CUT, Watchdog
 
 __all__ = ["Managing", "Parent", "Process", "begin_worker"]
@@ -122,6 +123,7 @@ class Parent:
         self._wake = os.pipe()
         os.set_blocking(self._wake[1], False)
         self._trap: SignalTrap | None = None
+        self._wakeup = Wakeup(HANDLED)
         self._watchdog = Watchdog(self._last_report, self._plain_report, forks=True)
         self._thread = threading.Thread(target=self._run, name="graceful-parent", daemon=True)
         self._stopping = False
@@ -147,6 +149,8 @@ class Parent:
         if signals:
             self._trap = SignalTrap(self._arrived, self._lifecycle.clock)
             self._trap.install()
+        else:
+            self._wakeup.install()
         self._thread.start()
 
     def begins(self) -> int:
@@ -167,6 +171,7 @@ class Parent:
 
     def signalled(self, number: int) -> None:
         """A signal has come; may be called in its handler."""
+        self._wakeup.noticed()
         self._arrived(number, self._lifecycle.clock())
 
     def fails(self) -> None:
@@ -190,6 +195,7 @@ class Parent:
         self._thread.join(timeout=LAST_WORDS)
         if self._trap is not None:
             self._trap.restore()
+        self._wakeup.close()
         if self._core.cause is None:
             return 0
         report = self._report()

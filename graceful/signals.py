@@ -2,11 +2,12 @@
 
 Rules of this file
 ------------------
-- A handler does nothing but `SimpleQueue.put`, the one queue operation that is documented to be
-  reentrant: a handler runs between any two bytecodes of the main thread, so it must not take a
-  lock that the main thread may hold, log, allocate threads, or touch a phase.
+- A handler does nothing but count and `SimpleQueue.put`, the one queue operation that is documented
+  to be reentrant: a handler runs between any two bytecodes of the main thread, so it must not take
+  a lock that the main thread may hold, log, allocate threads, or touch a phase.
 - `signal.signal`, not `loop.add_signal_handler`: it works on every loop, it can be chained, and it
-  runs while the event loop is blocked in a sleeping handler. `set_wakeup_fd` belongs to the loop.
+  runs while the event loop is blocked in a sleeping handler. That it runs at all while the main
+  thread sleeps is the business of `wakeup.py`.
 - The thread exists so that a signal has effect (readiness, watchdog) under a blocked loop.
 - Previous handlers are kept and restored. Whether and when one is called is the owner's choice.
 - The trap has the attribute `should_exit`, as uvicorn's server has: sse-starlette looks for it
@@ -22,6 +23,8 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from types import FrameType
 from typing import Any
+
+from .wakeup import Wakeup
 
 __all__ = ["HANDLED", "SignalTrap", "in_main_thread"]
 
@@ -55,6 +58,7 @@ class SignalTrap:
         self._caught: SimpleQueue[tuple[int, float] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self.previous: dict[signal.Signals, Handler] = {}
+        self._wakeup = Wakeup(self.previous)
 
     def install(self, signals: tuple[signal.Signals, ...] = HANDLED) -> None:
         """Take over `signals`. Must be called in the main thread."""
@@ -62,9 +66,11 @@ class SignalTrap:
         self._thread.start()
         for number in signals:
             self.previous[number] = signal.signal(number, self.handle)
+        self._wakeup.install()
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """Record the signal. Runs in signal context: see the rules of this file."""
+        self._wakeup.noticed()
         if self._thread is None:
             self._pass_on(number, frame)
         else:
@@ -85,6 +91,7 @@ class SignalTrap:
             if signal.getsignal(number) == self.handle:
                 # None: the handler was not set from Python; the default is the closest there is.
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        self._wakeup.close()
         self.close()
 
     def abandon(self) -> None:

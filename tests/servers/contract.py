@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping
@@ -577,6 +578,16 @@ class ServerContract:
             events = Counter(server.log.events(*PHASES))
             assert events == dict.fromkeys(PHASES, self.launcher.voices)
             assert "warnings" not in server.log.report()
+
+    def test_a_signal_that_another_thread_takes(self) -> None:
+        """The main thread sleeps on in its system call, and has to be woken."""
+        if not self.launcher.wakes:
+            pytest.skip("the process that takes the signal is not ours")
+        with launch(self.launcher, APP, env=settings(propagation_delay=0.2, linger=0.2)) as server:
+            server.signal_another_thread(signal.SIGTERM)
+            assert server.wait() == 0
+            events = Counter(server.log.events(*PHASES))
+            assert events == dict.fromkeys(PHASES, self.launcher.voices)
 
     # -- the private probe port ------------------------------------------------------------------
 

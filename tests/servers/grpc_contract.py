@@ -330,6 +330,14 @@ class GrpcContract:
             assert server.wait(LIMIT / 2) == 70
             assert stuck.exception() is not None
 
+    def test_a_signal_that_another_thread_takes(self) -> None:
+        """The main thread sleeps on in its system call, and has to be woken."""
+        with running(self.kind, QUICK) as (server, _):
+            server.signal_another_thread(signal.SIGTERM)
+            assert server.wait() == 0
+            phases = ("lame duck", "draining", "closing", "drain report")
+            assert server.log.events(*phases) == list(phases)
+
     def test_a_hold_keeps_the_process(self) -> None:
         """Work after an RPC is waited for."""
         with running(self.kind, QUICK) as (server, stub):

@@ -10,6 +10,7 @@ Rules of this file
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import http.client
 import os
 import re
@@ -55,6 +56,9 @@ class Launcher:
     announces: str
     """Regular expression of the line in which the server tells its port."""
     workers: int = 1
+    wakes: bool = True
+    """Its main process notices a signal that another thread of it takes; a parent that is the
+    server's alone may sleep on."""
     speakers: int | None = None
     """Processes that log the phases; None = each worker, 1 = a parent speaks for all."""
     refuses_while_draining: bool = True
@@ -302,6 +306,17 @@ class ServerProcess:
         """Signal the main process only."""
         self.process.send_signal(number)
 
+    def signal_another_thread(self, number: signal.Signals) -> None:
+        """Have another thread of the main process than its main one take the signal.
+
+        Its main thread is not interrupted then: what a signal also looks like that comes in the
+        moment between the interpreter's last look for signals and the call that goes to sleep.
+        """
+        pid = self.process.pid
+        tasks = Path(f"/proc/{pid}/task").iterdir()
+        takers = sorted(int(task.name) for task in tasks if _takes(task, number))
+        assert ctypes.CDLL(None).tgkill(pid, takers[-1], number) == 0
+
     def signal_group(self, number: signal.Signals) -> None:
         """Signal every process of the group at once, as systemd and terminals do."""
         os.killpg(self.process.pid, number)
@@ -321,6 +336,12 @@ class ServerProcess:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(LIMIT)
         self.log.finish()
+
+
+def _takes(task: Path, number: signal.Signals) -> bool:
+    """Whether the thread doesn't block the signal, as libc's own threads do."""
+    blocked = re.search(r"^SigBlk:\s*(\w+)$", (task / "status").read_text(), re.M)
+    return blocked is not None and not int(blocked[1], 16) & 1 << (number - 1)
 
 
 def _sleeps(task: Path) -> bool:

@@ -15,6 +15,7 @@ def granian(name: str, *options: str, workers: int = 1) -> Launcher:
         announces=r"Listening at: http://127\.0\.0\.1:(\d+)",
         workers=workers,
         own_exit_status=False,
+        wakes=False,
     )
 
 

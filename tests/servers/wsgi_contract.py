@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 import time
 from collections import Counter
 from collections.abc import Generator, Mapping
@@ -57,6 +58,16 @@ class WsgiContract:
             assert {server.get("/livez").status for _ in range(4)} == {200}
             assert {server.get("/").status for _ in range(8)} == {200}
             assert server.wait() == 0
+
+    def test_a_signal_that_another_thread_takes(self) -> None:
+        """The main thread sleeps on in its system call, and has to be woken."""
+        if not self.launcher.wakes:
+            pytest.skip("the process that takes the signal is not ours")
+        with launch(self.launcher, APP, env=settings(propagation_delay=0.2)) as server:
+            server.signal_another_thread(signal.SIGTERM)
+            assert server.wait() == 0
+            events = Counter(server.log.events(*PHASES))
+            assert events == dict.fromkeys(PHASES, self.launcher.voices)
 
     def test_hooks_run_in_each_worker(self) -> None:
         """In order, the clean-up last."""
