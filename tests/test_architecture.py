@@ -129,6 +129,7 @@ WAITS = {
         "wait": "its thread sleeps until the process has to be gone",
         "join": "a bare write to stderr gets a moment",
     },
+    "graceful.wakeup": {"join": "its thread ends on a byte in its pipe"},
 }
 """Who else than the driver sleeps or waits, how, and why. Add a line only with a reason."""
 
