@@ -60,6 +60,18 @@ class _Stream:
     reconnected_to: str | None = None
     moved: bool = False
     failed_attempts: int = 0
+    previous: _Stream | None = None
+    """The connection that its client had before."""
+
+    @property
+    def turned_away(self) -> bool:
+        """It began after the signal and heard nothing but a farewell: a refusal, as SSE has it.
+
+        EventSource gives up for good on any other status, so that a process that drains answers 200
+        and ends at once. A balancer with open connections to it may bring a client back there.
+        """
+        late = self.sigterm is not None and self.connected_at > self.sigterm.at
+        return late and not self.messages and self.farewell_at is not None
 
     def told(self, now: float, delay: float | None) -> None:
         """The farewell has come; the first one counts, the latest delay holds."""
@@ -170,6 +182,7 @@ class _Client:
         if self._last:
             self._last.reconnected_to = stream.instance
             self._last.moved = (self._last.instance, self._last.life) != (stream.instance, life)
+            stream.previous = self._last
             self._keep_last()
         self.stream = stream
         return stream
@@ -179,6 +192,12 @@ class _Client:
         stream.ended, stream.ended_at = how, fleet.now()
         stream.sigterm = fleet.sigterm_of(stream.instance, stream.life)
         self._last, self.stream = stream, None
+        previous, stream.previous = stream.previous, None
+        if previous and stream.turned_away:
+            self.records.pop()  # its client has come to nobody yet
+            self._last = previous
+            self._last.failed_attempts += 1
+            self._last.told_delay = stream.told_delay
 
     def _keep_last(self) -> None:
         """Nothing more will happen to the ended connection."""

@@ -168,6 +168,42 @@ def test_attempts_that_are_turned_away_are_repeated_and_counted(kind: str) -> No
     assert record.failed_attempts == 2
 
 
+@pytest.mark.parametrize(
+    ("late", "ended", "attempts"),
+    [(FAREWELL, 1, 1), (b'data: {"n": 2}\n\n' + FAREWELL, 2, 0)],
+    ids=["nothing but a farewell", "a message before it"],
+)
+def test_a_refusal_that_looks_like_a_stream_is_none(late: bytes, ended: int, attempts: int) -> None:
+    """A process that drains answers 200, a farewell and the end: one more failed attempt."""
+    plan = Plan(command=COMMAND, sse=1)
+
+    async def records() -> list[StreamRecord]:
+        first, last = events(b'data: {"n": 1}\n\n', FAREWELL), asyncio.Event()
+
+        async def signalled(request: web.Request) -> web.StreamResponse:
+            response = await first(request)
+            places.sigterm(places.instances[0])
+            return response
+
+        async def steady(request: web.Request) -> web.StreamResponse:
+            last.set()
+            return await EVENTS_OPEN(request)
+
+        async with serving(script(signalled, events(late), steady)) as port:
+            balancer = one_server(port)
+            places = fleet(plan, port)
+            async with open_sessions(balancer) as sessions:
+                clients = StreamClients(places, balancer, sessions)
+                await clients.start()
+                await last.wait()
+                assert await clients.finish() == 0
+        return clients.so_far()
+
+    found = asyncio.run(records())
+    assert [each.told for each in found] == [True] * ended + [False]  # the last one was open
+    assert found[0].failed_attempts == attempts
+
+
 def test_a_client_waits_as_long_as_it_was_told_up_to_the_cap() -> None:
     """The next connection begins after the delay, not before."""
     plan = Plan(command=COMMAND, websockets=1, reconnect_cap=0.2)
