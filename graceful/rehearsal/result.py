@@ -226,7 +226,8 @@ class Result:
         if self.killed:
             parts.append(f"{self.killed} of {len(self.restarts)} instances needed SIGKILL")
         if self.faults_failed:
-            parts.append(f"{self.faults_failed} faults not survived")
+            faults = "fault" if self.faults_failed == 1 else "faults"
+            parts.append(f"{self.faults_failed} {faults} not survived")
         return ", ".join(parts)
 
     def to_dict(self) -> dict[str, Any]:

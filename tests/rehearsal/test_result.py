@@ -28,10 +28,11 @@ def test_nothing_lost_is_ok_and_says_of_how_much() -> None:
         (replace(CLEAN, streams=[replace(STREAM, told=False)]), "0 of 1 streams moved"),
         (replace(CLEAN, stranded=2), "2 stream clients could not reconnect"),
         (replace(CLEAN, restarts=[replace(RESTART, killed=True)]), "1 of 1 instances needed SIGK"),
+        (replace(CLEAN, restarts=[replace(RESTART, failed=True)]), "1 fault not survived"),
     ],
 )
 def test_each_kind_of_loss_alone_is_not_ok(bad: Result, said: str) -> None:
-    """Requests, messages, streams that were cut or stranded, and SIGKILL."""
+    """Requests, messages, streams that were cut or stranded, SIGKILL, and what a fault showed."""
     assert not bad.ok
     assert said in bad.verdict
 
