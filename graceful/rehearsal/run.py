@@ -32,8 +32,8 @@ __all__ = ["check", "rehearse"]
 
 REFRESH: Final = 0.25
 """Seconds between two snapshots for the view."""
-ENDING: Final = (signal.SIGTERM, signal.SIGHUP)
-"""From a CI system that gives up, and from a terminal that is closed."""
+ENDING: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+"""From a CI system that gives up, from a terminal that is closed, and from its Ctrl-\\."""
 LOSSES_KEPT: Final = 1000
 """A thousand losses explain themselves no better than the first of them."""
 

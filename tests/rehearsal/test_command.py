@@ -152,6 +152,7 @@ def running() -> Generator[subprocess.Popen[str]]:
         (signal.SIGINT, 130, "interrupted"),
         (signal.SIGTERM, 2, "ended by SIGTERM"),
         (signal.SIGHUP, 2, "ended by SIGHUP"),
+        (signal.SIGQUIT, 2, "ended by SIGQUIT"),
     ],
 )
 def test_a_rehearsal_that_is_stopped_leaves_no_instance(
@@ -167,6 +168,19 @@ def test_a_rehearsal_that_is_stopped_leaves_no_instance(
     assert process.returncode == status
     assert said in errors
     assert "Traceback" not in errors
+    assert not listening(port)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_impatient_one_leaves_no_instance_either(number: int) -> None:
+    """The signal again and again, until the rehearsal has ended."""
+    with running() as process:
+        assert process.stdout
+        assert "i1: ready on port" in process.stdout.readline()
+        port = process.stdout.readline().split()[-1]
+        while process.poll() is None:
+            process.send_signal(number)
+            time.sleep(0.02)
     assert not listening(port)
 
 
