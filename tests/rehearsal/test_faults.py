@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Generator
 
@@ -84,6 +85,15 @@ def test_how_the_instance_leaves(restart: Restart, status: int) -> None:
 )
 def test_what_came_of_it(restart: Restart, found: str) -> None:
     assert found in restart.found
+
+
+@pytest.mark.parametrize("restart", ["sigterm-at-start"], indirect=True)
+def test_a_start_is_struck_at_four_moments(restart: Restart) -> None:
+    """Each of four processes has left by itself, by SIGTERM's default or in an orderly way."""
+    codes = re.fullmatch(r"it exited (.*), at most [\d.]+ s after it", restart.found)
+    assert codes is not None
+    assert len(codes[1].split(", ")) == 4
+    assert set(codes[1].split(", ")) <= {"0", "-15", "143"}
 
 
 @pytest.mark.parametrize("restart", ["endless-handler"], indirect=True)
