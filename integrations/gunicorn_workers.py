@@ -36,7 +36,8 @@ import anyio
 import gunicorn
 from gunicorn.workers.base import Worker
 
-from graceful.core.budget import ServerLimit
+from graceful.core.budget import ServerLimit, Timeline
+from graceful.core.managing import stop_is_due
 from graceful.core.traits import traits_named
 from graceful.lifecycle import Lifecycle, current
 from graceful.listeners import close_when_empty
@@ -66,7 +67,7 @@ A_TURN: Final = 1.0
 """Seconds in which gthread's main thread comes to what it is asked to do, if it comes to it."""
 
 A_MOMENT: Final = 0.02
-"""Seconds in which a greenlet that is done is over."""
+"""Seconds in which a greenlet that is done is over; between two looks at a worker that begins."""
 
 
 class GunicornWorker:
@@ -90,6 +91,10 @@ class GunicornWorker:
     def joins(cls, worker: Any) -> bool:
         """Whether it joins the lifecycle itself; otherwise its app does, in its lifespan."""
         return True
+
+    @classmethod
+    def begins(cls, worker: Any, lifecycle: Lifecycle) -> None:
+        """The app has been loaded, and the worker's own loop comes next."""
 
     def limits(self) -> Sequence[ServerLimit]:
         """The arbiter has checked its own."""
@@ -307,6 +312,18 @@ class AsgiWorker(GunicornWorker):
     def joins(cls, worker: Any) -> bool:
         return False
 
+    @classmethod
+    def begins(cls, worker: Any, lifecycle: Lifecycle) -> None:
+        """Hear, once it serves, of a SIGTERM that came before.
+
+        In the first moment a worker has its arbiter's handlers, and uvloop (0.23) forgets what
+        comes before it runs. An app with a lifespan has joined by then, and follows the board.
+        """
+        if not worker.servers:
+            worker.loop.call_later(A_MOMENT, cls.begins, worker, lifecycle)
+        elif not lifecycle.servers and _is_told(worker, lifecycle):
+            worker.handle_exit_signal()
+
     def attach(self, owner: ServerOwner) -> None:
         # asyncio would go on calling the worker's handler beside any other.
         self._worker.loop.remove_signal_handler(signal.SIGTERM)
@@ -446,6 +463,7 @@ def join(worker: Any, lifecycle: Lifecycle) -> Member | None:
     if adapter is None:
         return None
     watch_alive(worker, lambda: lifecycle.retire("max_requests"))
+    adapter.begins(worker, lifecycle)
     if not adapter.joins(worker) or lifecycle.defaults is None:
         return None
     member = Member(type(worker).__name__, lifecycle.defaults, ThreadLoop(), lifespan=True)
@@ -454,6 +472,17 @@ def join(worker: Any, lifecycle: Lifecycle) -> Member | None:
         member.server.use(member.loop)
     lifecycle.started()
     return member
+
+
+def _is_told(worker: Any, lifecycle: Lifecycle) -> bool:
+    """Whether the arbiter has sent this worker a SIGTERM, by what it has written before."""
+    board, settings = lifecycle.board, lifecycle.defaults
+    if board is None or settings is None:
+        return False
+    order = board.order
+    if order is None:
+        return bool(board.retiring_at(worker.age))
+    return order.rung > 1 or stop_is_due(Timeline.start(settings, order.at), lifecycle.clock())
 
 
 def leave(member: Member | None, lifecycle: Lifecycle) -> None:

@@ -68,6 +68,7 @@ WAITS = {
         "sleep": "new RPCs are accepted until the linger is over",
     },
     "graceful.integrations.gunicorn_workers": {
+        "call_later": "until an asgi worker listens, which tells nobody",
         "timeout": "a client has a limit for closing after a response that says so",
         "wait": "gevent's main greenlet sleeps until it is woken, where gunicorn's looks once a "
         "second",

@@ -105,6 +105,21 @@ UNDER_GUNICORN = [way for way in WAYS if way.values[0] is GUNICORN and way.id !=
 
 
 @pytest.mark.parametrize(("launcher", "app", "arguments"), UNDER_GUNICORN)
+def test_workers_that_are_told_before_they_serve(
+    launcher: Launcher, app: str, arguments: tuple[str, ...]
+) -> None:
+    """The arbiter stops while they load the app: they hear of it all the same, and leave."""
+    long = QUICK | settings(grace_period=60, propagation_delay=30)
+    with launch(launcher, app, *arguments, "-w", "2", env=long, serving=False) as server:
+        server.await_port()
+        server.log.wait("Booting worker", count=2)
+        server.terminate()
+        server.log.wait_event("lame duck")
+        server.terminate()
+        assert server.wait(LIMIT / 2) == 0
+
+
+@pytest.mark.parametrize(("launcher", "app", "arguments"), UNDER_GUNICORN)
 def test_workers_that_nobody_has_asked_are_unready_too(
     launcher: Launcher, app: str, arguments: tuple[str, ...]
 ) -> None:

@@ -128,6 +128,11 @@ def test_a_missing_extra_is_one_line_with_the_command(
     )
 
 
+def heeds_hangups() -> None:
+    """Whoever runs the tests may have told them to ignore it, as nohup does."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 @contextmanager
 def running() -> Generator[subprocess.Popen[str]]:
     """A rehearsal that would last for minutes, seen up to its first instance."""
@@ -139,6 +144,7 @@ def running() -> Generator[subprocess.Popen[str]]:
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
+        preexec_fn=heeds_hangups,
     ) as process:
         try:
             yield process
