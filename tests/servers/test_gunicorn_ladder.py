@@ -20,6 +20,7 @@ from .contract import goodbye, open_websocket
 from .harness import ASKED, LIMIT, Launcher, ServerProcess, launch, settings
 from .launchers import GUNICORN_ASGI, GUNICORN_GEVENT, GUNICORN_GTHREAD, GUNICORN_SYNC
 from .test_gunicorn_retire import (
+    ASGI_APP,
     ON_ALL,
     ON_STREAMING,
     app_of,
@@ -48,6 +49,8 @@ def running(
         server.log.wait("Booting worker", count=workers)
         while len(workers_of(server)) != workers:
             time.sleep(0.02)
+        if app_of(launcher) == ASGI_APP:  # UvicornWorker has no handlers while it loads the app
+            server.log.wait_mark("startup", count=workers)
         assert server.get("/readyz").status == 200
         yield server
 
