@@ -91,29 +91,34 @@ async def close_when_empty(numbers: list[int]) -> bool:
     Their owner goes on holding the descriptors; each stands for another socket from here on, which
     listens where nobody looks for it, and on which its event loop is hardly ever woken.
 
+    Where others listen on the same port (SO_REUSEPORT), the kernel resets a client that it gives to
+    this listener between the last look and the close: all that can be made ready before is.
+
     Returns False when they stay open, because somebody still waits: nobody who waits is sent away.
     """
     poll = select.poll()
     for number in numbers:
         poll.register(number, select.POLLIN)
-    for _ in range(LOOKS):
-        if not poll.poll(0):
-            for number in numbers:
-                _replace(number)
-            return True
-        await asyncio.sleep(LOOK_EVERY)
+    with contextlib.ExitStack() as stack:
+        stand_ins = [(stack.enter_context(_stand_in()).fileno(), number) for number in numbers]
+        for _ in range(LOOKS):
+            if not poll.poll(0):
+                for stand_in, number in stand_ins:
+                    os.dup2(stand_in, number, inheritable=False)
+                return True
+            await asyncio.sleep(LOOK_EVERY)
     return False
 
 
-def _replace(number: int) -> None:
-    """Put another TCP listener in its place: this may come before its owner has looked at it.
+def _stand_in() -> socket.socket:
+    """Return another TCP listener: this may come before the owner has looked at its own.
 
     granian asks its listener for an address in a thread of its own, some time after it has begun to
     listen, and panics when there is none; an `accept` must say 'try again', which only a listener's
     does.
     """
-    with socket.socket() as stand_in:
-        stand_in.setblocking(False)
-        stand_in.bind((LOOPBACK, 0))
-        stand_in.listen(1)
-        os.dup2(stand_in.fileno(), number, inheritable=False)
+    stand_in = socket.socket()
+    stand_in.setblocking(False)
+    stand_in.bind((LOOPBACK, 0))
+    stand_in.listen(1)
+    return stand_in

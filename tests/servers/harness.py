@@ -79,6 +79,9 @@ class Launcher:
     noise: str = ""
     """Regular expression of errors that the server itself logs where nothing has gone wrong."""
     environment: Mapping[str, str] = field(default_factory=dict[str, str])
+    resets: int = 0
+    """Requests that a reload may cost: each worker listens for itself on the port, and the kernel
+    resets who comes to its queue between its last look and its end."""
     directory: Path = ROOT
     """Where it is started."""
     inherits: tuple[int, ...] = ()

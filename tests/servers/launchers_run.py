@@ -74,6 +74,7 @@ def granian(kind: str, *options: str) -> Launcher:
         *("{app}", "--workers", "2", "--respawn-interval", "0.2", *options),
         kind=kind,
         announces=r"Listening at: http://127\.0\.0\.1:(\d+)",
+        resets=2,
     )
     command = ("tests.servers.run_granian", *launcher.command[3:])
     return dataclasses.replace(launcher, command=command)
