@@ -87,6 +87,8 @@ class Fleet:
         self.instances = instances
         self.latest: Sigterm | None = None
         """The latest SIGTERM of all."""
+        self.first_ready: dict[str, float] = {}
+        """Instance → when its first process was ready; a later one's is in its restart."""
         self._sigterms: dict[tuple[str, int], Sigterm] = {}
         self._by_name = {instance.name: instance for instance in instances}
         self._began = time.monotonic()

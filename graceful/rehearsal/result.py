@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from .outcomes import Loss, Outcome, Sent
@@ -131,6 +131,8 @@ class Result:
     """Stream clients that had no connection at the end."""
     sent: Sequence[Sent] = ()
     """Every request, where the plan asks for a trace."""
+    first_ready: Mapping[str, float] = field(default_factory=dict[str, float])
+    """Instance → the first 200 of its first process, after the start of the rehearsal."""
 
     @property
     def outcomes(self) -> Mapping[str, int]:

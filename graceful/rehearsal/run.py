@@ -148,6 +148,7 @@ async def _started(fleet: Fleet, view: View) -> AsyncGenerator[None]:
             await instance.start()
         for instance in fleet.instances:
             await instance.until_ready()
+            fleet.first_ready[instance.name] = fleet.now()
             view.event(fleet.now(), f"{instance.name}: ready on port {instance.port}")
         yield
     finally:
@@ -246,6 +247,7 @@ class _Performance:
             streams=records,
             stranded=stranded,
             sent=tally.sent,
+            first_ready=self._fleet.first_ready,
         )
 
 

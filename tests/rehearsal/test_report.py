@@ -59,6 +59,16 @@ def test_the_bands_of_an_instance_are_its_phases_without_a_gap() -> None:
     assert row.bands[-1].x + row.bands[-1].width == pytest.approx(RIGHT)
 
 
+def test_an_instance_starts_before_it_serves() -> None:
+    one, two = chart(drawn(first_ready={"i1": 1.5})).rows
+    assert [(band.phase, band.title) for band in one.bands][:2] == [
+        ("starting", "starting, 0.00–1.50 s"),
+        ("serving", "serving, 1.50–2.00 s"),
+    ]
+    assert one.bands[0].x + one.bands[0].width == pytest.approx(one.bands[1].x, abs=0.11)
+    assert two.bands[0].phase == "serving"  # a result that doesn't tell
+
+
 def test_a_listener_that_closes_without_a_flip_has_no_lame_duck() -> None:
     bare = replace(RESTART, readiness_flip=None, refused=0.2)
     row = chart(drawn(restarts=[bare])).rows[0]
@@ -165,3 +175,55 @@ def test_a_browser_shows_it(browser: Browser, tmp_path: Path, width: int, dark: 
     assert browser.overlaps("svg text, h1, h2, h3, p, table") == []
     paper = browser.run("getComputedStyle(document.body).backgroundColor")
     assert (paper == "rgb(255, 255, 255)") is not dark
+
+
+def long_run(instances: int) -> Result:
+    """Return two minutes at 300 requests/s with 200 streams, each moved four times."""
+    names = [f"i{number + 1}" for number in range(instances)]
+    restarts = [
+        replace(RESTART, number=n + 1, instance=names[n % instances], sigterm_at=4.0 + 8 * n)
+        for n in range(14)
+    ]
+    streams = [
+        replace(
+            STREAM,
+            client=client,
+            kind=kind,
+            instance=names[(client + life) % instances],
+            connected_at=24.0 * life,
+            ended_at=24.0 * life + 23.5,
+        )
+        for kind in ("sse", "websocket")
+        for client in range(100)
+        for life in range(5)
+    ]
+    requests = [sent(n / 300, names[n % instances]) for n in range(36_000)]
+    return drawn(
+        seconds=120.0,
+        restarts=restarts,
+        streams=streams,
+        sent=requests,
+        losses=[],
+        first_ready=dict.fromkeys(names, 0.8),
+    )
+
+
+BEYOND_THE_EDGE = """
+    [...document.querySelectorAll("svg text")].filter(text => {
+        const [word, picture] = [text, text.ownerSVGElement].map(e => e.getBoundingClientRect());
+        return word.right > picture.right || word.left < picture.left;
+    }).map(text => text.textContent)
+"""
+
+
+def test_a_long_run_of_many_instances(browser: Browser, tmp_path: Path) -> None:
+    """Nothing overlaps, and each instance has a colour of its own."""
+    file = tmp_path / "report.html"
+    file.write_text(page({"this": long_run(6)}), encoding="utf-8")
+    assert file.stat().st_size < 2_000_000
+    browser.show(file, width=1280, dark=False)
+    assert browser.complaints == []
+    assert browser.overlaps("svg text, h1, h2, h3, p, table") == []
+    assert browser.run(BEYOND_THE_EDGE) == []
+    colour = "getComputedStyle(document.querySelector('line.t{}')).stroke"
+    assert len({browser.run(colour.format(number)) for number in range(6)}) == 6

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from ..figures import duration
 from ..outcomes import Outcome, Sent
 from ..result import Restart, Result, StreamRecord
 from ..schedule import percentile
@@ -21,11 +22,12 @@ __all__ = ["Band", "Chart", "Curve", "Label", "Line", "Lost", "Row", "chart"]
 LEFT: Final = 92
 """Where time begins: the names of the rows are to the left of it."""
 RIGHT: Final = 1190
+WIDTH: Final = 1200
 BAND: Final = 24
 TICKS: Final = 16
 GAP: Final = 34
 CURVE: Final = 64
-STREAMS: Final = 220
+STREAMS: Final = 480
 """Most height that the lines of all stream clients get."""
 CUT: Final = 5
 """Width of the mark where a stream was cut: its client is back too soon for the gap to be seen."""
@@ -74,7 +76,7 @@ class Line:
     x2: float
     y: float
     tone: str
-    """The instance's place in the row of colours, 'gap', or 'cut'."""
+    """The number of the instance, 'gap', or 'cut'."""
     title: str
 
 
@@ -116,6 +118,8 @@ class Chart:
     lines: list[Line]
     labels: list[Label]
     bottom: float
+    stroke: float
+    """Width of the line of a stream; a cut is a mark of a few of these."""
 
 
 class _Scale:
@@ -155,9 +159,18 @@ def chart(result: Result, seconds: float | None = None) -> Chart:
         y += CURVE + GAP
         curves += _latency(result.sent, y, scale)
         y += CURVE + GAP
-    lines, labels, y = _streams(result.streams, rows, y, scale)
-    axis = [Label(scale.x(at), 14, f"{at:g} s", "middle") for at in scale.axis()]
-    return Chart(1200, y + 8, axis, rows, curves, lines, labels, y)
+    lives = _lives(result.streams)
+    step = min(9.0, STREAMS / max(len(lives), 1))
+    lines, labels, y = _streams(lives, rows, y, step, scale)
+    axis = [_second(at, scale) for at in scale.axis()]
+    return Chart(WIDTH, y + 8, axis, rows, curves, lines, labels, y, min(1.5, 0.7 * step))
+
+
+def _second(at: float, scale: _Scale) -> Label:
+    """Name a second of the axis; the last one must not stand out over the edge."""
+    x, text = scale.x(at), f"{at:g} s"
+    anchor = "end" if x + len(text) * LETTER / 2 > WIDTH else "middle"
+    return Label(x, 14, text, anchor)
 
 
 def _names(result: Result) -> list[str]:
@@ -177,7 +190,7 @@ def _row(name: str, y: float, result: Result, scale: _Scale) -> Row:
         row.lost = list(_lost(result.sent, None, scale))
         return row
     restarts = [r for r in result.restarts if r.instance == name]
-    row.bands = list(_bands(restarts, result, scale))
+    row.bands = list(_bands(name, restarts, result, scale))
     for restart in restarts:
         row.labels += _moments(restart, result.signal, y, scale)
     columns = sorted({round(scale.x(s.at)) for s in result.sent if s.instance == name})
@@ -192,8 +205,10 @@ def _lost(sent: Sequence[Sent], instance: str | None, scale: _Scale) -> Iterator
             yield Lost(scale.x(one.at), f"lost: {one.kind}, {one.outcome}, sent at {one.at:.2f} s")
 
 
-def _bands(restarts: Sequence[Restart], result: Result, scale: _Scale) -> Iterator[Band]:
-    since = 0.0
+def _bands(name: str, restarts: Sequence[Restart], result: Result, scale: _Scale) -> Iterator[Band]:
+    since = result.first_ready.get(name, 0.0)
+    if since:
+        yield _band("starting", 0.0, since, scale)
     for restart in restarts:
         for phase, start, end in _phases(restart, since, reload=result.signal != "SIGTERM"):
             yield _band(phase, start, end, scale)
@@ -273,7 +288,7 @@ def _latency(sent: Sequence[Sent], y: float, scale: _Scale) -> Iterator[Curve]:
             (scale.x((number + 0.5) * BIN), percentile(values, percent) / (worst or 1.0))
             for number, values in sorted(bins.items())
         ]
-        yield _curve(f"latency {name}", points, y, f"{worst * 1000:.1f} ms", name)
+        yield _curve(f"latency {name}", points, y, duration(worst), name)
 
 
 def _curve(name: str, points: list[tuple[float, float]], y: float, top: str, tone: str) -> Curve:
@@ -283,17 +298,24 @@ def _curve(name: str, points: list[tuple[float, float]], y: float, top: str, ton
     return Curve(name, y, CURVE, path, top, tone)
 
 
-def _streams(
-    streams: Sequence[StreamRecord], rows: Sequence[Row], y: float, scale: _Scale
-) -> tuple[list[Line], list[Label], float]:
-    """Lay out a line for each client: where it was connected, and the gaps between."""
+_Lives = Mapping[tuple[str, int], list[StreamRecord]]
+
+
+def _lives(streams: Sequence[StreamRecord]) -> _Lives:
+    """Return the connections of each client, by its kind and number."""
     lives: defaultdict[tuple[str, int], list[StreamRecord]] = defaultdict(list)
     for stream in streams:
         lives[stream.kind, stream.client].append(stream)
+    return lives
+
+
+def _streams(
+    lives: _Lives, rows: Sequence[Row], y: float, step: float, scale: _Scale
+) -> tuple[list[Line], list[Label], float]:
+    """Lay out a line for each client: where it was connected, and the gaps between."""
     if not lives:
         return [], [], y
-    step = min(9.0, STREAMS / len(lives))
-    tones = {row.name: str(number % 4) for number, row in enumerate(rows)}
+    tones = {row.name: str(number) for number, row in enumerate(rows)}
     lines: list[Line] = []
     labels: list[Label] = []
     y += 6

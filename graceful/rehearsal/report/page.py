@@ -46,7 +46,11 @@ def page(results: Mapping[str, Result]) -> str:
     length = max(result.seconds for result in results.values())
     sections = [_section(name, result, length) for name, result in results.items()]
     return _templates.get_template("page.html").render(
-        sections=sections, rows=list(comparison(results)), headings=HEADINGS, duration=duration
+        sections=sections,
+        rows=list(comparison(results)),
+        headings=HEADINGS,
+        duration=duration,
+        tones=range(max(len(section.chart.rows) for section in sections)),
     )
 
 
