@@ -32,8 +32,8 @@ __all__ = ["check", "rehearse"]
 
 REFRESH: Final = 0.25
 """Seconds between two snapshots for the view."""
-ENDING: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-"""From a CI system that gives up, from a terminal that is closed, and from its Ctrl-\\."""
+ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+"""From Ctrl-C, a CI system that gives up, a terminal that is closed, and from its Ctrl-\\."""
 LOSSES_KEPT: Final = 1000
 """A thousand losses explain themselves no better than the first of them."""
 
@@ -86,7 +86,11 @@ async def _within_limits(plan: Plan, view: View) -> Result:
 
 @contextlib.contextmanager
 def _terminable() -> Generator[None]:
-    """Signals end the rehearsal as Ctrl-C does, or our instances would be left behind."""
+    """Signals end the rehearsal, or our instances would be left behind.
+
+    The first one does: to put everything away takes seconds at most, and another signal would only
+    cut that short.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -95,8 +99,9 @@ def _terminable() -> Generator[None]:
     came: list[str] = []
 
     def end(name: str) -> None:
+        if not came:
+            task.cancel()
         came.append(name)
-        task.cancel()
 
     before = {number: signal.getsignal(number) for number in ENDING}
     for number, handler in before.items():
@@ -106,6 +111,8 @@ def _terminable() -> Generator[None]:
         yield
     except asyncio.CancelledError:
         if came and task.uncancel() == 0:
+            if came[0] == signal.SIGINT.name:
+                raise KeyboardInterrupt from None
             raise RehearsalError(f"ended by {came[0]}") from None
         raise
     finally:
@@ -152,8 +159,6 @@ async def _started(fleet: Fleet, view: View) -> AsyncGenerator[None]:
             view.event(fleet.now(), f"{instance.name}: ready on port {instance.port}")
         yield
     finally:
-        for instance in fleet.instances:  # all before the first wait, which a second Ctrl-C ends
-            instance.kill()
         for instance in fleet.instances:
             await instance.end()
 

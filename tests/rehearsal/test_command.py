@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 from click.testing import CliRunner
 
@@ -20,7 +22,7 @@ from graceful.cli.group import graceful as cli
 from graceful.rehearsal import Plan
 
 from .test_instances import STUBBORN
-from .test_rehearse import BARE
+from .test_rehearse import BARE, needs_haproxy
 
 ROOT = Path(__file__).parents[2]
 GRACEFUL = [sys.executable, "-c", "from graceful.cli import main; main()"]
@@ -133,13 +135,24 @@ def heeds_hangups() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
-@contextmanager
-def running() -> Generator[subprocess.Popen[str]]:
-    """A rehearsal that would last for minutes, seen up to its first instance."""
+@contextlib.contextmanager
+def running(balancer: str) -> Generator[tuple[subprocess.Popen[str], list[psutil.Process]]]:
+    """A rehearsal that would last for minutes, with what it has started: instances, each a parent
+    and a worker that ignores SIGTERM, and a balancer."""
     command = [*GRACEFUL, "rehearse", "--rolls", "0", "--duration", "120", "--rate", "10"]
     paths = ["--slow-path", "", "--post-path", "", "--readiness-path", "/"]
+    started: list[psutil.Process] = []
     with subprocess.Popen(
-        [*command, *paths, "--", *STUBBORN],
+        [
+            *command,
+            *paths,
+            "--balancer",
+            balancer,
+            "--",
+            "sh",
+            "-c",
+            f"{shlex.join(STUBBORN)}; true",
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -147,11 +160,29 @@ def running() -> Generator[subprocess.Popen[str]]:
         preexec_fn=heeds_hangups,
     ) as process:
         try:
-            yield process
+            assert process.stdout
+            for name in ("i1", "i2"):
+                assert f"{name}: ready on port" in process.stdout.readline()
+            while len(started) < STARTED[balancer]:
+                assert process.poll() is None
+                started = psutil.Process(process.pid).children(recursive=True)
+            yield process, started
         finally:
             process.kill()
+            for each in started:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    each.kill()
 
 
+STARTED = {"internal": 4, "haproxy": 5}
+"""Processes that a rehearsal of two instances has started."""
+
+BEHIND_EACH = pytest.mark.parametrize(
+    "balancer", ["internal", pytest.param("haproxy", marks=needs_haproxy)]
+)
+
+
+@BEHIND_EACH
 @pytest.mark.parametrize(
     ("number", "status", "said"),
     [
@@ -161,41 +192,41 @@ def running() -> Generator[subprocess.Popen[str]]:
         (signal.SIGQUIT, 2, "ended by SIGQUIT"),
     ],
 )
-def test_a_rehearsal_that_is_stopped_leaves_no_instance(
-    number: int, status: int, said: str
+def test_a_rehearsal_that_is_stopped_leaves_nothing_behind(
+    balancer: str, number: int, status: int, said: str
 ) -> None:
     """Ctrl-C, SIGTERM or a closed terminal, while instances run that ignore SIGTERM."""
-    with running() as process:
-        assert process.stdout
-        assert "i1: ready on port" in process.stdout.readline()
-        port = process.stdout.readline().split()[-1]
+    with running(balancer) as (process, started):
         process.send_signal(number)
         _, errors = process.communicate(timeout=20)
-    assert process.returncode == status
-    assert said in errors
-    assert "Traceback" not in errors
-    assert not listening(port)
+        assert process.returncode == status
+        assert said in errors
+        assert "Traceback" not in errors
+        assert not left(started)
 
 
+@BEHIND_EACH
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_impatient_one_leaves_no_instance_either(number: int) -> None:
+def test_an_impatient_one_leaves_nothing_behind_either(balancer: str, number: int) -> None:
     """The signal again and again, until the rehearsal has ended."""
-    with running() as process:
-        assert process.stdout
-        assert "i1: ready on port" in process.stdout.readline()
-        port = process.stdout.readline().split()[-1]
+    with running(balancer) as (process, started):
         while process.poll() is None:
             process.send_signal(number)
-            time.sleep(0.02)
-    assert not listening(port)
+            time.sleep(0)
+        assert not left(started)
 
 
-def listening(port: str) -> bool:
-    """Whether an instance still runs with this port on its command line."""
+def left(started: list[psutil.Process]) -> list[psutil.Process]:
+    """Return those that still run after a while."""
     limit = time.monotonic() + 5
-    while time.monotonic() < limit:
-        found = subprocess.run(["ps", "axo", "args"], capture_output=True, text=True, check=True)
-        if not any(line.endswith(f"stubborn.py {port}") for line in found.stdout.splitlines()):
-            return False
-        time.sleep(0.05)
-    return True
+    while (running := [each for each in started if runs(each)]) and time.monotonic() < limit:
+        time.sleep(0.02)
+    return running
+
+
+def runs(process: psutil.Process) -> bool:
+    """Whether it does; one that nobody has waited for yet does not."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
