@@ -7,8 +7,8 @@ that can't be read.
 from __future__ import annotations
 
 import io
+import os
 import sys
-from pathlib import Path
 
 import click
 from rich.console import Console
@@ -121,8 +121,18 @@ def _examined(files: tuple[str, ...], given: str | None, ignore: tuple[str, ...]
 def _read(file: str, given: str | None) -> Source:
     if file == "-":
         return read(sys.stdin.buffer, "<stdin>", given)
-    with Path(file).open("rb") as stream:
+    with open(file, "rb", opener=_at_once) as stream:
         return read(stream, file, given)
+
+
+def _at_once(file: str, flags: int) -> int:
+    """Open a pipe without waiting for somebody to write; one that has a writer is read to its end.
+
+    The shell's `<(...)` is such a pipe.
+    """
+    number = os.open(file, flags | os.O_NONBLOCK)
+    os.set_blocking(number, True)
+    return number
 
 
 def _tell(text: str) -> bool:

@@ -55,12 +55,14 @@ def read(stream: BinaryIO, name: str, given: str | None = None) -> Source:
         given: the format, where somebody has named it.
 
     Raises:
-        Unreadable: too large, binary, in an unknown encoding, or of no known format.
+        Unreadable: empty, too large, binary, in an unknown encoding, or of no known format.
     """
     data = stream.read(MAX_BYTES + 1)
     _limit(data, MAX_BYTES, name)
     text = decoded(data, name)
     found = given or told(name, text)
+    if found is None and not text.strip():
+        raise Unreadable(name, "is empty")
     if found is None:
         formats = "|".join(FORMATS)
         raise Unreadable(name, f"is of no format that is known; say which with --as {formats}")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -221,7 +223,11 @@ def test_sarif_of_nothing_is_a_run_without_results() -> None:
 
 
 def process(
-    *arguments: str, stdin: bytes = b"", **environment: str
+    *arguments: str,
+    stdin: bytes = b"",
+    pass_fds: Sequence[int] = (),
+    preexec_fn: Callable[[], None] | None = None,
+    **environment: str,
 ) -> subprocess.CompletedProcess[bytes]:
     """Run the console script's function in a process of its own."""
     return subprocess.run(
@@ -231,6 +237,8 @@ def process(
         check=False,
         timeout=60,
         cwd=FILES,
+        pass_fds=pass_fds,
+        preexec_fn=preexec_fn,
         env={**os.environ, **environment},
     )
 
@@ -244,6 +252,41 @@ def test_it_works_as_a_process_of_its_own() -> None:
     assert b"\nbad/task.json\n   10  error    shell-swallows-sigterm  task web" in done.stdout
     assert b"periodSeconds 10 \\xd7 failureThreshold 3 = 30 s" in done.stdout
     assert done.stderr == b""
+
+
+def test_a_pipe_is_read_to_its_end(tmp_path: Path) -> None:
+    """As `<(helm template .)` in a shell; its writer may take a while."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = f"(sleep 2; cat {BAD}/probes.yaml) > {pipe}"
+    with (
+        subprocess.Popen(["sh", "-c", writer]),
+        pipe.open("rb") as stream,
+    ):
+        done = process(
+            "--as", "kubernetes", f"/dev/fd/{stream.fileno()}", pass_fds=[stream.fileno()]
+        )
+    assert done.returncode == 1, done.stderr
+
+
+def little_memory() -> None:
+    """Half a gigabyte, of which Python and its libraries take a part."""
+    resource.setrlimit(resource.RLIMIT_AS, (2**29, 2**29))
+
+
+def test_what_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
+    """Without waiting for ever, and without taking all memory."""
+    os.mkfifo(tmp_path / "pipe.yaml")
+    (tmp_path / "loop.yaml").symlink_to("loop.yaml")
+    (tmp_path / "zero.yaml").symlink_to("/dev/zero")
+    done = process(*map(str, sorted(tmp_path.iterdir())), preexec_fn=little_memory)
+    assert done.returncode == 2
+    assert done.stderr.decode().splitlines() == [
+        f"graceful check: {tmp_path}/loop.yaml: Too many levels of symbolic links",
+        f"graceful check: {tmp_path}/pipe.yaml: is empty",
+        f"graceful check: {tmp_path}/zero.yaml: is larger than 4,096 KiB; "
+        "give the part that matters",
+    ]
 
 
 @pytest.mark.parametrize("module", ["crossplane", "ruamel", "rich"])
