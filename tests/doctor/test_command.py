@@ -267,6 +267,7 @@ def test_a_pipe_is_read_to_its_end(tmp_path: Path) -> None:
             "--as", "kubernetes", f"/dev/fd/{stream.fileno()}", pass_fds=[stream.fileno()]
         )
     assert done.returncode == 1, done.stderr
+    assert done.stderr == b""
 
 
 def little_memory() -> None:
