@@ -2,9 +2,10 @@
 
 Private names used: the functions `_spawn_asgi_lifespan_worker`, `_spawn_asgi_worker` and
 `_spawn_wsgi_worker` of `granian.server.mp` with their variables `shutdown_event`, `shutdown_glue`,
-`sock` and `serve`; `granian._signals.set_sync_signals`; of a `granian.server.mp.MPServer` the
-attributes `interrupt_signal`, `workers_kill_timeout`, `reload_on_changes`, `workers`,
-`runtime_mode`, `runtime_threads` and `task_impl`. Tested with granian 2.8.
+`sock` and `serve`, the first also with `lifespan_handler` and its `errored`;
+`granian._signals.set_sync_signals`; of a `granian.server.mp.MPServer` the attributes
+`interrupt_signal`, `workers_kill_timeout`, `reload_on_changes`, `workers`, `runtime_mode`,
+`runtime_threads` and `task_impl`. Tested with granian 2.8.
 
 How it fits together
 - The parent sends each worker a SIGTERM, on which a worker alone sets its `shutdown_event`: its
@@ -245,6 +246,14 @@ class GranianWorker:
         assert self._owner is not None
         with anyio.move_on_after(self._owner.drain_left()):
             await gone.wait()
-        if self._frame.f_code.co_name != SPAWNED[0]:  # nobody will ask for lifespan.shutdown
+        if not self._asks_to_shut_down():
             await self._owner.server_gone()
         end()
+
+    def _asks_to_shut_down(self) -> bool:
+        """Whether the app will see lifespan.shutdown, with which the lifecycle ends.
+
+        Not with `asginl`, nor where the app had no answer to lifespan.startup, as Django's.
+        """
+        protocol = self._frame.f_locals.get("lifespan_handler")
+        return protocol is not None and not protocol.errored

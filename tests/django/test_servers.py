@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.servers import launchers_granian, launchers_hypercorn, launchers_run
 from tests.servers.harness import (
     ASKED,
     LIMIT,
@@ -37,6 +38,17 @@ GUNICORN = Launcher(
     name="gunicorn",
     command=(*_GUNICORN, "--chdir", str(PROJECT), "{app}"),
     announces=r"Listening at: http://127\.0\.0\.1:(\d+)",
+)
+
+HYPERCORN_WORKERS, GRANIAN, RUN_UVICORN, RUN_HYPERCORN, RUN_GRANIAN = (
+    dataclasses.replace(launcher, environment={"PYTHONPATH": str(PROJECT)})
+    for launcher in (
+        launchers_hypercorn.HYPERCORN_WORKERS,
+        launchers_granian.GRANIAN,
+        launchers_run.RUN_UVICORN,
+        launchers_run.RUN_HYPERCORN,
+        launchers_run.RUN_GRANIAN,
+    )
 )
 
 QUICK = ASKED | settings(stream_window=0.3, linger=0.3)
@@ -64,6 +76,10 @@ WAYS = [
         "shop.asgi:application",
         ("-k", "uvicorn_worker.UvicornWorker"),
         id="uvicorn-worker",
+    ),
+    *(
+        pytest.param(launcher, "shop.asgi:application", (), id=launcher.name)
+        for launcher in (HYPERCORN_WORKERS, GRANIAN, RUN_UVICORN, RUN_HYPERCORN, RUN_GRANIAN)
     ),
 ]
 
@@ -96,8 +112,9 @@ def test_it_stops_as_it_says(launcher: Launcher, app: str, arguments: tuple[str,
         done = slow.reply()
         assert (done.body, done.closes) == (b"done\n", True)
         assert server.wait() == 0
-    report = server.log.report()
-    assert (report["told"], report["clean"]) == ("1", "True"), server.log.text
+    reports = [line.fields for line in server.log.lines if line.event == "drain report"]
+    assert sum(int(report["told"]) for report in reports) == 1
+    assert {report["clean"] for report in reports} == {"True"}, server.log.text
     assert "Traceback" not in server.log.text
 
 
