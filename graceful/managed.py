@@ -51,13 +51,14 @@ class Managed:
         self._rung = 0
         self._retired = False
         self._wake: tuple[int, int] | None = None
+        self._has_ended: Callable[[], bool] | None = None
 
     def start(self) -> None:
         """Climb at once as far as the instance has; then wait for more in the thread."""
         self._wake = os.pipe()
         os.set_blocking(self._wake[1], False)
         self._follow()
-        start_daemon(self._run, "graceful-board")
+        self._has_ended = start_daemon(self._run, "graceful-board")
 
     def on_sigterm(self, number: int, frame: object) -> None:
         """This worker was sent a SIGTERM: the handler."""
@@ -69,6 +70,8 @@ class Managed:
         """End the thread."""
         self._stopped = True
         self._wake_up()
+        if self._has_ended is not None:
+            self._has_ended()
 
     def _wake_up(self) -> None:
         if self._wake is not None:

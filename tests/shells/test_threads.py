@@ -12,7 +12,8 @@ from queue import SimpleQueue
 import anyio
 import pytest
 
-from graceful.threads import ThreadLoop
+from graceful import threads
+from graceful.threads import ThreadLoop, start_daemon
 
 LIMIT = 20.0
 
@@ -127,7 +128,7 @@ def test_many_threads_start_one_thread(loop: ThreadLoop) -> None:
 UNDER_GEVENT = """
 from gevent import monkey
 monkey.patch_all()
-import asyncio, time
+import asyncio, gc, time
 import anyio, gevent
 from gevent.threading import get_ident
 from graceful.threads import ThreadLoop, original
@@ -158,6 +159,8 @@ while said.count("paced") < 3:
 loop.close()
 assert not loop.soon(print)
 print(said.count("no loop in greenlets"))
+hubs = [each for each in gc.get_objects() if isinstance(each, gevent.hub.Hub)]
+print(sum(hub.loop is not None for hub in hubs))
 """
 
 
@@ -165,4 +168,31 @@ def test_under_gevent_it_is_a_thread_of_the_system() -> None:
     """It runs while the hub is blocked, and greenlets don't take its loop for theirs."""
     command = [sys.executable, "-W", "error", "-c", UNDER_GEVENT]
     result = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
-    assert (result.returncode, result.stdout, result.stderr) == (0, "1\n", "")
+    said = "1\n1\n"  # a greenlet, and the hub of the main thread
+    assert (result.returncode, result.stdout, result.stderr) == (0, said, "")
+
+
+def test_who_starts_a_thread_can_wait_for_its_end() -> None:
+    """Also twice; the thread itself does not."""
+    goes, said = threading.Event(), SimpleQueue[bool]()
+
+    def run() -> None:
+        goes.wait(LIMIT)
+        said.put(has_ended())
+
+    has_ended = start_daemon(run, "waited-for")
+    goes.set()
+    assert has_ended()
+    assert has_ended()
+    assert said.get(timeout=LIMIT) is False
+
+
+def test_a_thread_that_goes_on_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is a daemon: the process ends without it."""
+    monkeypatch.setattr(threads, "LAST_TURN", 0.01)
+    goes = threading.Event()
+    has_ended = start_daemon(lambda: goes.wait(LIMIT), "goes-on")
+    assert not has_ended()
+    goes.set()
+    monkeypatch.setattr(threads, "LAST_TURN", LIMIT)
+    assert has_ended()
