@@ -2,8 +2,9 @@
 
 Private names used, each in one line of its adapter: `Worker.alive`, `nr`, `max_requests`, `PIPE`;
 sync's `accept`; gthread's `method_queue`, `murder_keepalived`, `set_accept_enabled`, `accept`,
-`worker_connections`, `nr_conns`, and `TConn` in its module; gevent's `handle`, `timeout_ctx`, and
-`gevent` in its module; asgi's `_serve`, `servers`, `nr_conns`. Tested with gunicorn 27.0.1.
+`worker_connections`, `nr_conns`, and `TConn` in its module; gevent's `handle`, `timeout_ctx`,
+`server_class`, and `gevent` and `StreamServer` in its module; asgi's `_serve`, `servers`,
+`nr_conns`. Tested with gunicorn 27.0.1.
 
 How it fits together
 - A worker ends when its `alive` turns false. Where it has a maximum of requests that becomes a
@@ -64,7 +65,13 @@ CLIENT_CLOSES: Final = 2.0
 """Seconds that a client has to close after a response that says so; gunicorn's own limit."""
 
 A_TURN: Final = 1.0
-"""Seconds in which gthread's main thread comes to what it is asked to do, if it comes to it."""
+"""Seconds in which a worker's main thread comes to what it is asked to do, if it comes to it."""
+
+LOOKS: Final = 100
+"""How often gevent's hub may be found with somebody to accept; its pool may be full."""
+
+A_LOOK: Final = 0.002
+"""Seconds between two of these looks."""
 
 A_MOMENT: Final = 0.02
 """Seconds in which a greenlet that is done is over; between two looks at a worker that begins."""
@@ -264,7 +271,23 @@ class GeventWorker(GunicornWorker):
             return limit
 
         worker.handle, worker.timeout_ctx = handle_known, known_timeout
-        import_module("gunicorn.workers.ggevent").gevent = _WithSleep(gevent, self._sleep)  # type: ignore[attr-defined]
+        ggevent: Any = import_module("gunicorn.workers.ggevent")
+        ggevent.gevent = _WithSleep(gevent, self._sleep)
+        self._servers: list[Any] = []
+        if worker.server_class is None:
+            ggevent.StreamServer = self._remembered(ggevent.StreamServer)
+        else:
+            worker.server_class = self._remembered(worker.server_class)
+
+    def _remembered(self, kind: Any) -> Any:
+        """Return gevent's class of servers, one whose servers we know."""
+        servers = self._servers
+
+        def start(server: Any) -> None:
+            servers.append(server)
+            kind.start(server)
+
+        return type(kind.__name__, (kind,), {"start": start})
 
     def _sleep(self, seconds: float) -> None:
         if not self._leaves.is_set():
@@ -275,8 +298,27 @@ class GeventWorker(GunicornWorker):
             self._gevent.sleep(min(seconds, A_MOMENT))
 
     async def stop_accepting(self) -> None:
+        """Others accept from the port, or it goes: who came here would be refused for lateness."""
         if self._http2 is not None:
             self._http2.drain()
+        loop, closed = current_loop(), anyio.Event()
+        close = partial(self._close_servers, lambda: loop.soon(closed.set))
+        self._loop.run_callback_threadsafe(self._gevent.spawn, close)
+        with anyio.move_on_after(A_TURN):
+            await closed.wait()
+
+    def _close_servers(self, done: Callable[[], object]) -> None:
+        """Let the hub take in who waits, then close: in a greenlet of the hub's thread."""
+        poll = select.poll()
+        for server in self._servers:
+            poll.register(server.socket.fileno(), select.POLLIN)
+        for _ in range(LOOKS):
+            if not poll.poll(0):
+                break
+            self._gevent.sleep(A_LOOK)
+        for server in self._servers:
+            server.close()
+        done()
 
     def has_connections(self) -> bool:
         return bool(self._serving)
@@ -494,6 +536,8 @@ def leave(member: Member | None, lifecycle: Lifecycle) -> None:
         member.server.last_call(lifecycle)
     lifecycle.clean_up_now(member)
     lifecycle.leave(member)
+    if isinstance(member.loop, ThreadLoop):
+        member.loop.close()
 
 
 def _port_goes(lifecycle: Lifecycle) -> bool:

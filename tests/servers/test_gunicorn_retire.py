@@ -114,6 +114,31 @@ def test_a_reload_loses_nothing(launcher: Launcher) -> None:
 
 
 @ON_STREAMING
+def test_what_a_reload_cuts_is_told(launcher: Launcher) -> None:
+    """A request that never ends is cut at the drain deadline; a thread can only be left."""
+    with running(launcher) as server:
+        old = worker_of(server)
+        with in_flight(server, "/stuck"):
+            server.send_signal(signal.SIGHUP)
+            await_replaced(server, old)
+        report = server.log.report()
+        assert (report["cut"], report["clean"]) == ("1", "False")
+        assert f"only worker {old} goes" in report["cause"]
+        assert "GET /stuck" in report["stragglers"]
+
+
+def test_a_gevent_worker_ends_in_peace() -> None:
+    """None of our threads, which gevent gives hubs, is left to an interpreter that ends."""
+    with running(GUNICORN_GEVENT) as server:
+        for reload in range(10):
+            old = worker_of(server)
+            server.send_signal(signal.SIGHUP)
+            await_end(old)
+            server.log.wait_event("drain report", count=reload + 1)
+        assert "SIGABRT" not in server.log.text
+
+
+@ON_STREAMING
 def test_a_reload_tells_the_streams_of_the_old_worker(launcher: Launcher) -> None:
     """They come back to the port, where the new worker is."""
     with running(launcher) as server, contextlib.closing(ask(server, "/ticks")) as stream:
