@@ -361,11 +361,10 @@ class WsgiExchange(Exchange):
     def _farewell(self) -> bytes:
         """End the body, which is at a boundary. Returns what is to be sent last, if anything.
 
-        The client would come back on its connection to this very process, so that is closed, where
-        the server can still be asked to when the headers are gone.
+        The connection goes on until the linger is over: the headers have said so, and a balancer
+        may have sent the next request on it already.
         """
         self.ended = True
-        self.close_headers()
         self.told_now()
         if self._last_words is not None:
             return self._last_words
