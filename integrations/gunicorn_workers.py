@@ -67,12 +67,6 @@ CLIENT_CLOSES: Final = 2.0
 A_TURN: Final = 1.0
 """Seconds in which a worker's main thread comes to what it is asked to do, if it comes to it."""
 
-LOOKS: Final = 100
-"""How often gevent's hub may be found with somebody to accept; its pool may be full."""
-
-A_LOOK: Final = 0.002
-"""Seconds between two of these looks."""
-
 A_MOMENT: Final = 0.02
 """Seconds in which a greenlet that is done is over; between two looks at a worker that begins."""
 
@@ -298,26 +292,26 @@ class GeventWorker(GunicornWorker):
             self._gevent.sleep(min(seconds, A_MOMENT))
 
     async def stop_accepting(self) -> None:
-        """Others accept from the port, or it goes: who came here would be refused for lateness."""
+        """Where siblings accept: a client that came here now might be refused for its lateness."""
         if self._http2 is not None:
             self._http2.drain()
-        loop, closed = current_loop(), anyio.Event()
-        close = partial(self._close_servers, lambda: loop.soon(closed.set))
-        self._loop.run_callback_threadsafe(self._gevent.spawn, close)
+        board = current().board
+        if board is None or board.port_goes:
+            return
+        loop, stopped = current_loop(), anyio.Event()
+        stop = partial(self._stop_servers, lambda: loop.soon(stopped.set))
+        self._loop.run_callback_threadsafe(self._gevent.spawn, stop)
         with anyio.move_on_after(A_TURN):
-            await closed.wait()
+            await stopped.wait()
 
-    def _close_servers(self, done: Callable[[], object]) -> None:
-        """Let the hub take in who waits, then close: in a greenlet of the hub's thread."""
-        poll = select.poll()
+    def _stop_servers(self, done: Callable[[], object]) -> None:
+        """In a greenlet. The listeners stay open: who has just been accepted asks for their names.
+
+        Its greenlet has done so, and is known, a moment later.
+        """
         for server in self._servers:
-            poll.register(server.socket.fileno(), select.POLLIN)
-        for _ in range(LOOKS):
-            if not poll.poll(0):
-                break
-            self._gevent.sleep(A_LOOK)
-        for server in self._servers:
-            server.close()
+            server.stop_accepting()
+        self._gevent.sleep(A_MOMENT)
         done()
 
     def has_connections(self) -> bool:
