@@ -61,7 +61,8 @@ async def until_empty(listeners: Iterable[int]) -> bool:
         listeners: descriptors of listeners from which tasks of this loop go on accepting.
 
     Returns:
-        False when clients came faster than they could be accepted, for `EMPTY_PASSES` turns.
+        False when clients came faster than they could be accepted, for `EMPTY_PASSES` turns, or
+        when nobody can come any more.
     """
     poll = select.poll()
     for number in listeners:
@@ -69,7 +70,10 @@ async def until_empty(listeners: Iterable[int]) -> bool:
     empty = 0
     for _ in range(EMPTY_PASSES):
         await anyio.lowlevel.checkpoint()
-        empty = 0 if poll.poll(0) else empty + 1
+        waiting = poll.poll(0)
+        if any(event & select.POLLHUP for _, event in waiting):  # shut down by a sibling
+            return False
+        empty = 0 if waiting else empty + 1
         if empty == HANDED_OVER:
             return True
     return False

@@ -14,9 +14,11 @@ the arguments of a worker. Tested with hypercorn 0.18.
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import os
 import signal
+import socket
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from importlib.metadata import version
 from multiprocessing import connection, get_context
@@ -292,4 +294,23 @@ def _run_worker(
 ) -> None:
     """Run in the process of a worker, before its app is imported."""
     begin_worker(board, slot)
+    sockets = kwargs["sockets"]
+    if kwargs["config"].worker_class == "asyncio":  # trio takes no other class, uvloop the number
+        for listeners in (sockets.secure_sockets, sockets.insecure_sockets):
+            listeners[:] = [_Listener(fileno=each.detach()) for each in listeners]
     target(**kwargs)
+
+
+class _Listener(socket.socket):
+    """A listener that a sibling may shut down for all while this worker still asks it.
+
+    A Django project takes part from its first request on: until then nobody knows of its worker.
+    """
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        try:
+            return super().accept()
+        except OSError as error:
+            if error.errno == errno.EINVAL:
+                raise BlockingIOError(errno.EAGAIN, "the listener is shut down") from error
+            raise

@@ -146,6 +146,25 @@ def test_the_last_one_refuses_for_all(run: Callable[[Main], None]) -> None:
     run(main)
 
 
+def test_a_listener_that_a_sibling_has_shut_down(run: Callable[[Main], None]) -> None:
+    """It can't be asked who waits; who was accepted before is served."""
+    complaints: list[object] = []
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, what: complaints.append(what))
+        server = await Greeter().start()
+        client = connect(server)
+        closing = asyncio.ensure_future(close_when_empty([server]))
+        for _ in range(listeners.HANDED_OVER - 1):
+            await asyncio.sleep(0)
+        shut_down(server.sockets[0].fileno())
+        await closing
+        assert await greeted(client)
+        assert len(complaints) <= 1
+
+    run(main)
+
+
 def test_a_listener_that_is_closed_already() -> None:
     """Is nothing to complain about."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
