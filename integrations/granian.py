@@ -256,4 +256,4 @@ class GranianWorker:
         Not with `asginl`, nor where the app had no answer to lifespan.startup, as Django's.
         """
         protocol = self._frame.f_locals.get("lifespan_handler")
-        return protocol is not None and not protocol.errored
+        return protocol is not None and not getattr(protocol, "errored", False)

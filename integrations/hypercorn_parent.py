@@ -7,8 +7,8 @@ after the other: it is asked for one worker more, and then each old one retires 
 serves. With `-w 0` there is no parent, and with `--reload` nothing here runs.
 
 Private names used: `hypercorn.__main__.run`; of `hypercorn.run` the globals `signal`, `wait`,
-`get_context` and `_join_exited`, through which `run` does all that is changed here; `sockets` among
-the arguments of a worker. Tested with hypercorn 0.18.
+`get_context` and `_join_exited`, through which `run` does all that is changed here; `sockets` and
+`config` among the arguments of a worker. Tested with hypercorn 0.18.
 """
 
 from __future__ import annotations
