@@ -198,6 +198,32 @@ def test_who_waits_for_an_answer_is_told_behind_it(stop: Stop) -> None:
     assert first in stop.busy.ended[0]
 
 
+def test_a_stream_that_begins_in_the_drain_is_told_behind_it_too() -> None:
+    """It is under way when the worker stops accepting, which is when connections are told."""
+    launcher, app = CLEAR["asgi"]
+    env = settings(propagation_delay=0.3, linger=1.5)
+    with (
+        launch(launcher, app, env=env) as server,
+        http2(server.port) as old,
+        http2(server.port) as new,
+    ):
+        assert new.get("/").status == 200
+        before = old.answers[old.ask("/trickle")]
+        while not before.body:
+            old.read()
+        server.terminate()
+        server.log.wait_event("draining")
+        begun = new.ask("/trickle")
+        while not new.answers[begun].body:
+            new.read()
+        old.read_to_end()
+        new.read_to_end()
+        assert new.answers[begun].body == b"first\nlast\n"
+        assert new.goaways == [(ANY_STREAM, 0), (begun, 0)]
+        assert begun in new.ended[0]
+        assert server.wait() == 0
+
+
 def test_idle_connections_do_not_hold_the_process(stop: Stop) -> None:
     """All of them are open until the end, which is a clean one."""
     report = stop.server.log.report()
