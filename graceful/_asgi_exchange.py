@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from traceback import clear_frames
 from types import FrameType
-from typing import Any, Final, cast
+from typing import Any, Final, Self, cast
 
 from ._asgi_types import App, Message, Receive, Scope, Send
 from .context import StreamClosed, exchange_var
@@ -16,7 +16,15 @@ from .core.inflight import Exchange, Failed, Tracker
 from .core.lifecycle import LifecycleCore
 from .core.records import Record
 from .core.traits import UNKNOWN, ServerTraits
-from .loops import Interrupt, Loop, await_chain, format_frames, frames_of, thread_working_for
+from .loops import (
+    AsyncioLoop,
+    Interrupt,
+    Loop,
+    await_chain,
+    format_frames,
+    frames_of,
+    thread_working_for,
+)
 
 __all__ = ["LAST_WORDS", "NO_SCOPE", "AsgiExchange", "Farewell", "Shell", "after_end"]
 
@@ -49,7 +57,6 @@ class Shell:
     core: LifecycleCore
     tracker: Tracker
     live: dict[Exchange, None]
-    durations: list[float]
     loop: Loop
     clock: Callable[[], float]
     publish: Callable[[Record], None]
@@ -77,6 +84,16 @@ class AsgiExchange(Exchange):
     """We have cancelled the app's task."""
     _scoped: Interrupt | None = None
     _receiving: Interrupt | None = None
+
+    @classmethod
+    def of(cls, shell: Shell, scope: Scope, receive: Receive, send: Send) -> Self:
+        """Return a new exchange for one call of the app."""
+        exchange = cls()
+        exchange.shell = shell
+        exchange.scope = scope
+        exchange._receive = receive
+        exchange._send = send
+        return exchange
 
     # -- for handlers --------------------------------------------------------------------
 
@@ -129,8 +146,11 @@ class AsgiExchange(Exchange):
         """What the app calls instead of the server's `send`."""
         raise NotImplementedError
 
-    async def run_scoped(self, app: App) -> None:
-        """Call the app where a task can't be cancelled by itself (trio)."""
+    async def run(self, app: App) -> None:
+        """Call the app, in a scope of its own where a task can't be cancelled by itself (trio)."""
+        if isinstance(self.shell.loop, AsyncioLoop):
+            await app(self.scope, self.receive, self.send)
+            return
         self._scoped = self.shell.loop.interrupt()
         with self._scoped:
             await app(self.scope, self.receive, self.send)

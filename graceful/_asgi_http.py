@@ -6,23 +6,24 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping, Sequence
+from typing import Final, Self
 
 import anyio
 
-from ._asgi_exchange import LAST_WORDS, AsgiExchange
-from ._asgi_types import Message, Send
+from ._asgi_exchange import LAST_WORDS, NO_SCOPE, AsgiExchange, Shell, after_end
+from ._asgi_types import Message, Receive, Scope, Send
 from .context import StreamClosed
 from .core.farewell import EventBoundary, can_inject, event_stream, sse_farewell
 from .core.inflight import Policy
-from .core.phases import Phase
 
 __all__ = ["HttpExchange", "answer"]
-
-SERVING = Phase.SERVING  # a global is found faster than an attribute of an enum
 
 Headers = Sequence[tuple[bytes, bytes]]
 
 ENDS_BODY = ("http.response.body", "http.response.pathsend")
+
+NOTHING: Final[Message] = {}
+"""In the place of a message that has not been sent, of an exchange whose messages are looked at."""
 
 _DISCONNECT = {"type": "http.disconnect"}
 
@@ -30,20 +31,35 @@ _DISCONNECT = {"type": "http.disconnect"}
 class HttpExchange(AsgiExchange):
     """One request and its response; a stream as soon as the response says so."""
 
-    __slots__ = ("_first", "_last", "_plain")  # set by the middleware, as in the base class
+    __slots__ = ("_first", "_last")  # set by the middleware, as in the base class
     _first: Message | None
-    """How the response began."""
+    """How the response began; None = nobody looks at its messages yet, and there are none."""
     _last: Message | None
-    """What the app has sent last while nobody looked."""
-    _plain: bool
-    """Nobody looks at its messages yet: the process is SERVING."""
+    """What the app has sent last, while nobody looked; None as above."""
 
+    _watched = False
     _complete = False  # the app has sent the last byte itself
     _body_read = False
     _boundary: EventBoundary | None = None  # of a stream that can be ended with a farewell
     _sending = False
     _last_words: bytes | None = None  # of a declared stream; None = an SSE farewell
     _gone = False  # the app is told that the client has left
+
+    @classmethod
+    def of(cls, shell: Shell, scope: Scope, receive: Receive, send: Send) -> Self:
+        exchange = super().of(shell, scope, receive, send)
+        exchange._first = exchange._last = None
+        return exchange
+
+    def let_go(self) -> None:
+        """It is over. What it keeps alive from here on should be small.
+
+        For whatever timer the server has started meanwhile has a copy of the context, which leads
+        here, and the rest would lead on to the body and to the connection.
+        """
+        self._first = self._last = None
+        self.scope = NO_SCOPE
+        self._receive = self._send = after_end
 
     # -- for handlers --------------------------------------------------------------------
 
@@ -69,10 +85,10 @@ class HttpExchange(AsgiExchange):
         self.policy = policy
         if boundary:
             self._boundary = EventBoundary(boundary)
-            self._boundary.clean = self._last is None  # or if its bytes say so
+            self._boundary.clean = not self._last  # or if its bytes say so
             self._last_words = farewell
             for message in (self._last, self._first):
-                if message is not None:
+                if message:
                     self._note_sent(message)
         if self.shell.core.turns_away(self):
             if self._boundary is None:
@@ -83,22 +99,24 @@ class HttpExchange(AsgiExchange):
     # -- the app's side --------------------------------------------------------------------
 
     def send(self, message: Message) -> Awaitable[None]:
-        if self._plain:
-            send = self._send  # a call of a slot's value, as of a method, is a third dearer
-            if self._first is None:
-                if type(message.get("headers")) is not list:
+        send = self._send  # a call of a slot's value, as of a method, is a third dearer
+        if self._first is None:
+            try:
+                if message["headers"].__class__ is not list:
                     message = _with_list(message)
-                self._first = message
-                return send(message)
-            if self._last is None:
-                self._last = message
-                return send(message)
-            self.watch()  # a body in parts: it may be a stream of events
+            except KeyError:
+                pass  # it need not have any
+            self._first = message
+            return send(message)
+        if self._last is None:
+            self._last = message
+            return send(message)
         return self._send_watched(message)
 
     def _send_watched(self, message: Message) -> Awaitable[None]:
         if self.ended:
             return self._send_after_end()
+        self.watch()  # a body in parts: it may be a stream of events
         kind = message["type"]
         if kind == "http.response.start":
             self._first = message = _with_list(message)
@@ -127,19 +145,21 @@ class HttpExchange(AsgiExchange):
     @property
     def started(self) -> bool:
         """Whether the response has begun."""
-        return self._first is not None
+        return bool(self._first)
 
     @property
     def is_stream(self) -> bool:  # changes nothing: threads ask, too
-        return self.kind != "http" or (self._first is not None and self._announces(self._first))
+        return self.kind != "http" or self._announces(self._first or NOTHING)
 
     def watch(self) -> None:
-        if self._plain:
-            self._plain = False
-            sent, self._first = (self._first, self._last), None
-            for message in sent:
-                if message is not None:
-                    self._note_sent(message)
+        if self._watched:
+            return
+        self._watched = True
+        sent = (self._first, self._last)
+        self._first, self._last = NOTHING, self._last or NOTHING
+        for message in sent:
+            if message:
+                self._note_sent(message)
 
     def _announces(self, start: Message) -> bool:
         """Whether the response that begins with `start` is a stream of events."""
@@ -194,10 +214,6 @@ class HttpExchange(AsgiExchange):
         boundary.feed(bytes(message.get("body", b"")))  # some frameworks send memoryviews
         if self.farewell_due and boundary.clean and not self.ended:
             await self._end_stream(boundary)
-
-    def _end(self) -> None:
-        super()._end()
-        self._plain = False
 
     async def _send_after_end(self) -> None:
         self._refused_send()

@@ -22,9 +22,8 @@ from typing import Any, Final
 from ._wsgi_servers import announces_close
 from .context import StreamClosed, exchange_var
 from .core.farewell import EventBoundary, can_inject, event_stream, sse_farewell
-from .core.inflight import BATCH, LONG, Exchange, Failed, Policy, Tracker
+from .core.inflight import Exchange, Failed, Policy, Tracker
 from .core.lifecycle import LifecycleCore
-from .core.phases import Phase
 from .lifecycle import Lifecycle
 from .loops import Loop, format_frames, frames_of
 
@@ -44,14 +43,12 @@ ExcInfo = tuple[type[BaseException], BaseException, TracebackType]
 Write = Callable[[bytes], object]
 StartResponse = Callable[..., Write]
 
-SERVING: Final = Phase.SERVING  # a global is found faster than an attribute of an enum
 ANYWHERE: Final = b""
 """A boundary that each part of the body ends with."""
 
 MANY_TYPES: Final = 64
 """Types to remember; an app that makes a new one for each response must not fill the memory."""
 
-END: Final = object()
 NO_PARTS: Final[Iterator[bytes]] = iter(())
 enter_context, get_exchange = exchange_var.set, exchange_var.get
 leave_context = exchange_var.reset
@@ -65,7 +62,6 @@ class Shell:
     core: LifecycleCore
     tracker: Tracker
     live: dict[Exchange, None]
-    durations: list[float]
     loop: Loop
     clock: Callable[[], float]
     sse_event: str
@@ -163,7 +159,7 @@ class WsgiExchange(Exchange):
     ) -> Write:
         """What the app calls instead of the server's `start_response`."""
         self._headers = headers
-        if self.shell.core.phase is not SERVING:
+        if not self.shell.tracker.plain:
             headers = self._start_late(headers)
         if exc_info is None:
             self._write = self._start(status, headers)
@@ -307,22 +303,22 @@ class WsgiExchange(Exchange):
                     close()
         finally:
             # What follows is `Tracker.end`, in line.
-            if shell.live.pop(self, END) is not END:
+            try:
+                del shell.live[self]
+            except KeyError:
+                pass
+            else:
                 if self._plain or get_exchange() is self:
                     try:
                         leave_context(self._token)
                     except ValueError:  # this context is another thread's, or a copy
                         before = self._token.old_value
                         enter_context(None if before is Token.MISSING else before)
-                seconds = shell.clock() - self.began
-                if seconds < LONG or self.timed:
-                    durations = shell.durations
-                    durations.append(seconds)
-                    if len(durations) >= BATCH:
-                        with shell.lock:
-                            shell.tracker.fold()
-                if (on_end := shell.tracker.on_end) is not None:
-                    on_end()
+                if next(shell.tracker.looks):
+                    with shell.lock:
+                        shell.tracker.time(self, shell.clock())
+                    if (on_end := shell.tracker.on_end) is not None:
+                        on_end()
 
     def abandon(self) -> None:
         """It is over before the server has got a body to close."""

@@ -3,12 +3,14 @@
 It translates. Whether to refuse, to say close, to say farewell is asked of the core; what an
 exchange then does on the wire is in `_asgi_http.py` and `_asgi_websocket.py`; the lifespan protocol
 is in `_asgi_lifespan.py`. This file holds construction, membership in the lifecycle, and the hot
-path, which is written for speed: one object for a request, no coroutine of its own for a message.
+path, which is written for speed: one object for a request, no coroutine of its own for a message,
+and as few steps as will do, for in a server that is busy it is they that cost.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import Token
 from typing import TYPE_CHECKING, Unpack
 
 from ._arguments import OneOrMore, callables, hooks
@@ -20,8 +22,6 @@ from ._asgi_websocket import WebSocketExchange, turn_away
 from .context import HANDLE, exchange_var
 from .core.budget import Settings, SettingsError
 from .core.farewell import checked_event_name
-from .core.inflight import BATCH, LONG
-from .core.phases import Phase
 from .core.records import Notice
 from .driver import Hook
 from .lifecycle import Lifecycle, current
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 __all__ = ["GracefulMiddleware"]
 
 # A global is found faster than an attribute.
-SERVING = Phase.SERVING
 enter_context, leave_context = exchange_var.set, exchange_var.reset
+MISSING = Token.MISSING
 
 
 class GracefulMiddleware:
@@ -93,11 +93,10 @@ class GracefulMiddleware:
         self._member: Member | None = None
         self._shell: Shell | None = None  # in the quick case; see `_join`
         self._passing_shell: Shell | None = None
-        self._on_asyncio = True
         self._state_is_shared = False
         self._forget: list[Callable[[], None]] = []
         self.settings = Settings()
-        self._probe_paths: frozenset[str] = frozenset()
+        self._probe_paths: tuple[str, ...] = ()
         try:
             checked_event_name(sse_event)
             self.farewell = _farewell(farewell)
@@ -111,7 +110,7 @@ class GracefulMiddleware:
             self._probes = Probes(
                 self.settings, self._checks, self.lifecycle.publish, self.lifecycle.clock
             )
-            self._probe_paths = self._probes.paths
+            self._probe_paths = tuple(self._probes.paths)
         except SettingsError as error:
             self.error = error
 
@@ -121,18 +120,54 @@ class GracefulMiddleware:
         return current()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # The hot path. Each line here is paid by every request; `make bench` holds it to a bar.
+        # The hot path: `_serve` in short, for a process that is SERVING. Each line here is paid by
+        # every request; `make bench` holds it to a bar.
         # Nothing may lead from the scope to the exchange: servers' `send` leads to the scope, and
         # a cycle for each request costs a fifth of the throughput in work for the collector.
         if scope["type"] != "http":
             await self._other(scope, receive, send)
             return
-        try:
-            mounted = scope["root_path"]
-        except KeyError:
-            mounted = ""
-        if (mounted or scope["path"] in self._probe_paths) and await self._probed(scope, send):
+        # Mounted apps have a prefix before it, so that is no more than a first look.
+        if scope["path"].endswith(self._probe_paths) and await self._probed(scope, send):
             return
+        shell = self._shell
+        if shell is None or not shell.tracker.plain:
+            await self._serve(scope, receive, send)
+            return
+        exchange = HttpExchange()
+        exchange.shell = shell
+        exchange.scope = scope
+        exchange._receive = receive
+        exchange._send = send
+        exchange._first = None
+        exchange._last = None
+        clock = shell.clock
+        exchange.began = clock()
+        live = shell.live
+        live[exchange] = None
+        token = enter_context(exchange)
+        try:
+            await self.app(scope, exchange.receive, exchange.send)
+        except BaseException as error:
+            if not exchange.forgives(error):
+                raise
+        finally:
+            # An exchange that is over means nothing where it is found, so only what was there
+            # before it has to be put back: the one whose handler has called this app.
+            if token.old_value is not MISSING:
+                leave_context(token)
+            # What follows is `Tracker.end`, in line.
+            del live[exchange]
+            if next(shell.tracker.looks):
+                exchange.uncancel()
+                shell.tracker.ended(exchange, clock())
+            # And this is `let_go`.
+            exchange._first = exchange._last = None
+            exchange.scope = NO_SCOPE
+            exchange._receive = exchange._send = after_end
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve any HTTP request, in any phase, on any loop."""
         shell = self._shell
         if shell is None:
             if within_another(scope):
@@ -143,50 +178,32 @@ class GracefulMiddleware:
                 await answer(send, 503, self._problem, {"retry-after": "1"})
                 return
             scope.setdefault("state", {})["graceful"] = HANDLE
-        exchange = HttpExchange()
-        exchange.shell = shell
-        exchange.scope = scope
-        exchange._receive = receive
-        exchange._send = send
-        exchange._first = None
-        exchange._last = None
-        exchange._plain = plain = shell.core.phase is SERVING
-        clock = shell.clock
-        exchange.began = began = clock()
-        live = shell.live
-        live[exchange] = None
-        if not plain and shell.core.late_request(exchange, began):
-            await self._refuse(exchange, send)
-            return
-        app = self.app
+        tracker = shell.tracker
+        exchange = HttpExchange.of(shell, scope, receive, send)
+        tracker.begin(exchange, shell.clock())
+        if not tracker.plain:
+            exchange.watch()
+            if shell.core.late_request(exchange, exchange.began):
+                await self._refuse(exchange, send)
+                return
+        try:
+            await self._run(exchange)
+        finally:
+            exchange.let_go()
+
+    async def _run(self, exchange: AsgiExchange) -> None:
+        """Call the app for an exchange that has begun, and end it."""
+        shell = exchange.shell
         token = enter_context(exchange)
         try:
-            if self._on_asyncio:
-                await app(scope, exchange.receive, exchange.send)
-            else:
-                await exchange.run_scoped(self.app)
+            await exchange.run(self.app)
         except BaseException as error:
             if not exchange.forgives(error):
                 raise
         finally:
             leave_context(token)
-            # What follows is `Tracker.end`, in line.
-            del live[exchange]
-            seconds = clock() - began
-            if seconds < LONG or exchange.timed:
-                durations = shell.durations
-                durations.append(seconds)
-                if len(durations) >= BATCH:
-                    shell.tracker.fold()
-            if not exchange._plain:
-                exchange.uncancel()
-                if (on_end := shell.tracker.on_end) is not None:
-                    on_end()
-            # Whatever timer the server started meanwhile has a copy of the context, which leads
-            # here: what it keeps alive should be small, and never a body or the connection.
-            exchange._first = exchange._last = None
-            exchange.scope = NO_SCOPE
-            exchange._receive = exchange._send = after_end
+            exchange.uncancel()
+            shell.tracker.end(exchange, shell.clock())
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
@@ -236,30 +253,13 @@ class GracefulMiddleware:
             await receive()
             await send({"type": "websocket.close", "code": 1011, "reason": "misconfigured"})
             return
-        exchange = WebSocketExchange()
-        exchange.shell = shell
-        exchange.scope = scope
-        exchange._receive = receive
-        exchange._send = send
+        exchange = WebSocketExchange.of(shell, scope, receive, send)
         if not shell.core.admits_streams:
             await turn_away(exchange)
             return
-        tracker = shell.core.tracker
-        tracker.begin(exchange, shell.clock())
+        shell.tracker.begin(exchange, shell.clock())
         scope.setdefault("state", {})["graceful"] = HANDLE
-        token = exchange_var.set(exchange)
-        try:
-            if self._on_asyncio:
-                await self.app(scope, exchange.receive, exchange.send)
-            else:
-                await exchange.run_scoped(self.app)
-        except BaseException as error:
-            if not exchange.forgives(error):
-                raise
-        finally:
-            exchange_var.reset(token)
-            exchange.uncancel()
-            tracker.end(exchange, shell.clock())
+        await self._run(exchange)
 
     # -- probes --------------------------------------------------------------------------------
 
@@ -327,12 +327,10 @@ class GracefulMiddleware:
             self._stop_observing()
             raise
         self._member = member
-        self._on_asyncio = isinstance(loop, AsyncioLoop)
         shell = Shell(
             core=lifecycle.core,
             tracker=lifecycle.core.tracker,
             live=lifecycle.core.tracker.live,
-            durations=lifecycle.core.tracker.durations,
             loop=loop,
             clock=lifecycle.clock,
             publish=lifecycle.publish,
@@ -340,9 +338,9 @@ class GracefulMiddleware:
             sse_event=self.sse_event,
             traits=member.server.traits,
         )
-        # Without a lifespan each request has to look whether its loop is still the same, and
-        # without shared state each one has to be given the handle.
-        quick = lifespan and self._state_is_shared
+        # Without a lifespan each request has to look whether its loop is still the same, without
+        # shared state each one has to be given the handle, and on trio each one needs a scope.
+        quick = lifespan and self._state_is_shared and isinstance(loop, AsyncioLoop)
         self._shell, self._passing_shell = (shell, None) if quick else (None, shell)
         for text in unknown_variables():
             lifecycle.say_once(Notice(text))

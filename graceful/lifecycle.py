@@ -111,6 +111,7 @@ class Lifecycle:
     def _reset(self, settings: Settings) -> None:
         """Begin a fresh life in memory; nothing outside is touched."""
         holds = self.core.tracker.holds
+        self.core.tracker.serving(False)  # who still holds on to it shall look again
         self.core = LifecycleCore(settings, self._draw)
         self.core.tracker.on_batch = self._check_budget
         self.core.tracker.holds.update(holds)  # work may begin before the first app does

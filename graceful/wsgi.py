@@ -48,7 +48,6 @@ __all__ = ["GracefulMiddleware"]
 App = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 # A global is found faster than an attribute.
-SERVING = Phase.SERVING
 enter_context, get_exchange = exchange_var.set, exchange_var.get
 
 REASONS = {200: "200 OK", 405: "405 Method Not Allowed", 503: "503 Service Unavailable"}
@@ -136,7 +135,7 @@ class GracefulMiddleware:
             if answered is not None:
                 return answered
         shell = self._shell
-        if shell is None or shell.lifecycle.core is not shell.core:
+        if shell is None or not shell.tracker.plain:  # it may be that of a life that is over
             shell = self._entered(environ)
             if shell is None:
                 return _refuse(start_response, self._problem, [])
@@ -147,19 +146,22 @@ class GracefulMiddleware:
         exchange._headers = None
         exchange._parts = NO_PARTS
         exchange._first = None
-        plain = shell.core.phase is SERVING
-        exchange._plain = plain and outer is None
-        exchange.began = began = shell.clock()
+        exchange._plain = True
+        clock = shell.clock
+        exchange.began = clock()
         shell.live[exchange] = None
-        if not plain and exchange.is_too_late(began):
-            exchange.abandon()
-            return _refuse(start_response, "draining", exchange.close_headers())
+        # Asked after the line above: the driver, in its thread, turns the two the other way round.
+        if outer is not None or not shell.tracker.plain:
+            exchange._plain = False
+            if exchange.is_too_late(exchange.began):
+                exchange.abandon()
+                return _refuse(start_response, "draining", exchange.close_headers())
         exchange._token = enter_context(exchange)
         try:
             body = self.app(environ, exchange.start_response)
             exchange._body = body
-            kind: type = type(body)
-            if kind is list and (plain or not exchange.farewell_due):
+            kind: type = body.__class__
+            if kind is list and (exchange._plain or not exchange.farewell_due):
                 if shell.counts_blocks and len(body) == 1:  # type: ignore[arg-type]
                     exchange.__class__ = OneBlock
                 return exchange
@@ -259,7 +261,6 @@ class GracefulMiddleware:
             core=lifecycle.core,
             tracker=tracker,
             live=tracker.live,
-            durations=tracker.durations,
             loop=loop,
             clock=lifecycle.clock,
             sse_event=self.sse_event,

@@ -1,7 +1,7 @@
 """What is in flight: the tracker, one record for each exchange, and the latency histogram.
 
-The hot path of every shell runs through this file: `Tracker.begin` and `Tracker.end` are called
-once for each request, so they do a dictionary store and a counter, and nothing else.
+Shells pass here with every request, so what can wait until somebody asks is not done at once, and
+while the process is SERVING a busy one has only a sample of its requests timed.
 What an exchange *does* (send, cancel, say farewell) belongs to the shell that made it.
 """
 
@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import chain, cycle, repeat
 from typing import Final, Literal
 
 __all__ = [
@@ -31,10 +32,13 @@ Failed = Callable[["Exchange", Exception], None]
 
 
 LONG: Final = 1.0
-"""Seconds from which it is worth a look whether an exchange was a stream."""
+"""Seconds from which it is worth a look whether an exchange was a stream that nobody recognised."""
 
 BATCH: Final = 1024
 """Durations that are collected before they are sorted into the histogram together."""
+
+EVERY: Final = 32
+"""Of how many exchanges one is timed, when a full batch is known and the process is SERVING."""
 
 
 class Exchange:
@@ -180,6 +184,18 @@ class Tracker:
         """Called after each `BATCH` exchanges: time to look at the histogram."""
         self.on_end: Callable[[], None] | None = None
         """Called after each end while somebody waits; None while nobody does."""
+        self.plain = False
+        """The process is SERVING: shells may go by the short way, and nobody waits for an end."""
+        self.looks: Iterator[bool] = repeat(True)
+        """Whether this end is worth a call of `ended`, for shells that do the rest of `end` by
+        themselves: each one, but while `plain` a sample is enough. An iterator, for threads take
+        turns with it, and `next` is the cheapest call there is."""
+
+    def serving(self, plain: bool) -> None:
+        """Take note that the process is SERVING, or is no more."""
+        self.plain = plain
+        sample = chain(repeat(True, BATCH), cycle((True, *repeat(False, EVERY - 1))))
+        self.looks = sample if plain else repeat(True)
 
     def begin(self, exchange: Exchange, now: float) -> None:
         """Count `exchange` as in flight. Contract: `end` must follow, whatever happens."""
@@ -188,14 +204,23 @@ class Tracker:
 
     def end(self, exchange: Exchange, now: float) -> None:
         """Count `exchange` as over. A second end of the same one changes nothing."""
-        if self.live.pop(exchange, exchange) is exchange:
-            return
-        if exchange.timed:
-            self.durations.append(now - exchange.began)
-            if len(self.durations) >= BATCH:
-                self.fold()
+        if self.live.pop(exchange, exchange) is not exchange:
+            self.ended(exchange, now)
+
+    def ended(self, exchange: Exchange, now: float) -> None:
+        """Time `exchange`, which has left `live` already, and wake who waits for that."""
+        self.time(exchange, now)
         if self.on_end is not None:
             self.on_end()
+
+    def time(self, exchange: Exchange, now: float) -> None:
+        """Note how long `exchange` took, if that says something."""
+        seconds = now - exchange.began
+        short = seconds < LONG and exchange.kind == "http" and not exchange.cut
+        if short or exchange.timed:
+            self.durations.append(seconds)
+            if len(self.durations) >= BATCH:
+                self.fold()
 
     def fold(self) -> None:
         """Sort what has been collected into the histogram, and say so."""
@@ -211,7 +236,7 @@ class Tracker:
 
     @property
     def served(self) -> int:
-        """Ordinary exchanges that have ended by themselves."""
+        """Ordinary exchanges that have ended by themselves, of those that were looked at."""
         return self._sorted_in + len(self.durations)
 
     @property

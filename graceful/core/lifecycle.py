@@ -418,6 +418,7 @@ class LifecycleCore:
         if old is new:
             return None
         self.phase = new
+        self.tracker.serving(new is Phase.SERVING)
         streams = len(self.tracker.streams())
         if new is Phase.SERVING:
             self._duck_since = None

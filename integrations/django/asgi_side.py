@@ -23,7 +23,6 @@ from graceful._asgi_types import Message
 from graceful.asgi import GracefulMiddleware as AsgiMiddleware
 from graceful.asgi import within_another
 from graceful.context import StreamClosed, exchange_var
-from graceful.core.phases import Phase
 from graceful.probes import Answer
 
 from .conf import SOURCE, Configuration
@@ -157,8 +156,9 @@ class DjangoExchange(HttpExchange):
         self.outbox: list[Message] = []
         self.task: asyncio.Task[Any] | None = None
         self._first = self._last = None
-        self._plain = shell.core.phase is Phase.SERVING
         shell.tracker.begin(self, shell.clock())
+        if not shell.tracker.plain:
+            self.watch()
 
     async def _send(self, message: Message) -> None:
         # A method, for a bound one in the slot would be a cycle for each request.
@@ -168,7 +168,7 @@ class DjangoExchange(HttpExchange):
 
     def refusal(self) -> Response | None:
         """Return the answer to a request that has come too late; it is over with that."""
-        if self._plain or not self.shell.core.late_request(self, self.began):
+        if self.shell.tracker.plain or not self.shell.core.late_request(self, self.began):
             return None
         self.shell.tracker.live.pop(self, None)
         if (on_end := self.shell.tracker.on_end) is not None:
@@ -206,7 +206,7 @@ class DjangoExchange(HttpExchange):
         elif response.streaming:
             self._carry_stream(response)
         else:
-            if not self._plain and self._says_close():
+            if self._says_close():
                 response["Connection"] = "close"
             self._first = STARTED
         end_with(response, self.over)

@@ -2,10 +2,11 @@
 
 Both servers are loaded at the same time and share one CPU, so that whatever slows this machine
 down slows both; the scheduler alternates them every few milliseconds. The ratio is of requests per
-second of CPU. Each round starts both anew, for where a process happens to lie in memory is worth
-some percent. The load comes from another CPU.
+second of CPU. Each round starts both anew, with objects in other places (`layout.py`), and the two
+take turns in coming first. The load comes from another CPU.
 
-    python -m tests.benchmarks.throughput
+    python -m tests.benchmarks.throughput                 # every case, 10 rounds of each
+    python -m tests.benchmarks.throughput 6 FastAPI
 """
 
 from __future__ import annotations
@@ -88,7 +89,8 @@ def server(app: str, case: Case) -> Generator[Server]:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
     # Not --fd: uvicorn takes that socket for a Unix one and leaves Nagle's algorithm on.
-    command = ["-m", "uvicorn", f"tests.benchmarks.apps:{app}", "--port", str(port), *case.options]
+    command = ["-m", "tests.benchmarks.layout", "uvicorn", f"tests.benchmarks.apps:{app}"]
+    command += ["--port", str(port), *case.options]
     process = subprocess.Popen(
         ["taskset", "-c", "0", sys.executable, *command],
         env={**os.environ, "GRACEFUL_PROPAGATION_DELAY": "0"},
@@ -137,11 +139,13 @@ def served(report: str) -> int:
     return int(found[1])
 
 
-def one_round(case: Case) -> tuple[float, float]:
+def one_round(case: Case, *, bare_first: bool) -> tuple[float, float]:
     """Return the CPU seconds a request of both, bare first."""
-    with server(case.bare, case) as bare, server(case.wrapped, case) as wrapped:
-        load([bare, wrapped], WARM_UP)
-        without, with_it = load([bare, wrapped], SECONDS)
+    apps = [case.bare, case.wrapped] if bare_first else [case.wrapped, case.bare]
+    with server(apps[0], case) as one, server(apps[1], case) as other:
+        load([one, other], WARM_UP)
+        seconds = load([one, other], SECONDS)
+    without, with_it = seconds if bare_first else seconds[::-1]
     return without, with_it
 
 
@@ -158,14 +162,18 @@ def show(name: str, rounds: Sequence[tuple[float, float]]) -> float:
     return ratio
 
 
-def main() -> bool:
-    """Print all cases; whether each reaches the bar."""
+def main(rounds: int = ROUNDS, only: str = "") -> bool:
+    """Print the cases whose names contain `only`; whether each reaches the bar."""
     for tool in ("wrk", "taskset"):
         if shutil.which(tool) is None:
             raise SystemExit(f"this benchmark needs {tool}: apt-get install wrk util-linux")
-    ratios = [show(case.name, [one_round(case) for _ in range(ROUNDS)]) for case in CASES]
+    ratios = [
+        show(case.name, [one_round(case, bare_first=n % 2 == 0) for n in range(rounds)])
+        for case in CASES
+        if only in case.name
+    ]
     return min(ratios) >= BAR
 
 
 if __name__ == "__main__":
-    sys.exit(0 if main() else 1)
+    sys.exit(0 if main(int((sys.argv[1:] or [str(ROUNDS)])[0]), "".join(sys.argv[2:3])) else 1)

@@ -63,7 +63,15 @@ def server(app: str, options: tuple[str, ...]) -> Generator[Server]:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
-    command = ["-m", "gunicorn", *GTHREAD, *options, "-b", f"127.0.0.1:{port}"]
+    command = [
+        "-m",
+        "tests.benchmarks.layout",
+        "gunicorn",
+        *GTHREAD,
+        *options,
+        "-b",
+        f"127.0.0.1:{port}",
+    ]
     process = subprocess.Popen(
         ["taskset", "-c", "0", sys.executable, *command, f"tests.benchmarks.wsgi_apps:{app}"],
         env={**os.environ, "GRACEFUL_PROPAGATION_DELAY": "0"},

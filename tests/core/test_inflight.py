@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from graceful.core.inflight import (
     BATCH,
     BOUNDS,
+    EVERY,
     Exchange,
     Hold,
     Kind,
@@ -91,6 +92,36 @@ def test_durations_are_sorted_in_by_the_batch() -> None:
     tracker.on_batch = None
     tracker.fold()
     assert tracker.latency.total == tracker.served == 2 * BATCH + 1
+
+
+def test_a_busy_process_that_serves_looks_at_a_sample() -> None:
+    """At a full batch, so that few are known exactly; at each one when it serves no more."""
+    tracker = Tracker()
+    assert not tracker.plain
+    assert next(tracker.looks)
+    tracker.serving(True)
+    assert tracker.plain
+    assert all(next(tracker.looks) for _ in range(BATCH))
+    later = [next(tracker.looks) for _ in range(3 * EVERY)]
+    assert later == [number % EVERY == 0 for number in range(3 * EVERY)]
+    tracker.serving(False)
+    assert not tracker.plain
+    assert all(next(tracker.looks) for _ in range(2 * BATCH))
+
+
+@pytest.mark.parametrize("seconds", [0.1, 30.0])
+def test_what_is_known_for_no_request_is_not_timed(seconds: float) -> None:
+    """A stream, or what was cut: however short it was, it says nothing about requests."""
+    tracker, cut = Tracker(), exchange()
+    cut.cut = True
+    for one in (exchange("sse"), cut):
+        one.began = 10.0
+        tracker.time(one, 10.0 + seconds)
+    assert tracker.served == 0
+    one = exchange()
+    one.began = 10.0
+    tracker.time(one, 10.0 + seconds)
+    assert tracker.served == 1
 
 
 def test_a_look_at_the_histogram_is_no_batch() -> None:

@@ -931,3 +931,20 @@ def test_a_worker_may_retire_without_a_signal() -> None:
     core.retire("limit_max_requests", 100.0, signal=False)
     assert core.cause is not None
     assert (core.ready, core.cause.signal) == (True, False)
+
+
+def test_shells_may_go_the_short_way_while_the_process_serves() -> None:
+    """And at no other time: the tracker knows with each change of the phase."""
+    core = starting()
+    assert not core.tracker.plain
+    core.started(0.0)
+    assert core.tracker.plain
+    core.lame_duck(1.0)
+    assert not core.tracker.plain
+    core.recover(2.0)
+    assert core.tracker.plain
+    core.climb("SIGTERM", T)
+    assert not core.tracker.plain
+    core.delay_over(T + core.settings.propagation_delay)
+    core.drained(T + 10)
+    assert not core.tracker.plain

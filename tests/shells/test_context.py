@@ -66,6 +66,39 @@ async def test_current_exchange(world: World, state: bool) -> None:
 
 @on_both
 @pytest.mark.parametrize("state", [True, False])
+async def test_a_handler_that_calls_an_app(world: World, state: bool) -> None:
+    """What a handler asks of another wrapped app in its own task has an exchange of its own, and
+    afterwards the handler has its own again; after both, that context has none."""
+    seen: list[object] = []
+    inner = GracefulMiddleware(asking(lambda scope: graceful.current_exchange(), seen))
+
+    async def handler(scope: Scope, receive: Receive, send: Send) -> None:
+        async def nowhere(message: Message) -> None: ...
+
+        seen.append(graceful.current_exchange())
+        await inner(http(), receive, nowhere)
+        seen.append(graceful.current_exchange())
+        await hello(scope, receive, send)
+
+    outer = GracefulMiddleware(app_of(handler))
+
+    async def nothing() -> Message:
+        return {"type": "http.request"}
+
+    async def anywhere(message: Message) -> None: ...
+
+    async with world.lifespan(outer, state=state), world.lifespan(inner, state=state):
+        await outer(http(), nothing, anywhere)
+        assert graceful.current_exchange() is None
+        assert len(world.lifecycle.tracker) == 0
+    first, asked, last = seen
+    assert first is last
+    assert asked is not first
+    assert None not in seen
+
+
+@on_both
+@pytest.mark.parametrize("state", [True, False])
 async def test_the_handle_in_the_state(world: World, state: bool) -> None:
     """`scope["state"]["graceful"]` answers for the exchange of whoever asks, whatever the server
     shares between requests."""
