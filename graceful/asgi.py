@@ -107,9 +107,7 @@ class GracefulMiddleware:
                 source=self.written_at or f"{type(self).__name__}(...)",
                 base=self.lifecycle.defaults,
             )
-            self._probes = Probes(
-                self.settings, self._checks, self.lifecycle.publish, self.lifecycle.clock
-            )
+            self._probes = Probes(self.settings, self._checks, self.lifecycle)
             self._probe_paths = tuple(self._probes.paths)
         except SettingsError as error:
             self.error = error
@@ -275,9 +273,8 @@ class GracefulMiddleware:
             await answer(send, 503, self._problem, {"cache-control": "no-store"})
             return True
         core = shell.core if shell is not None else self.lifecycle.core
-        if probe == "ready" and self.settings.readiness_mode == "wrap" and core.ready:
+        if probe == "ready" and self._probes.leaves_readiness_to_app(core):
             return False
-        assert self._probes is not None
         method = scope.get("method", "GET")
         if probe == "ready":
             reply = await self._probes.readiness(core, method)

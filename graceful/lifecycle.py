@@ -370,11 +370,20 @@ class Lifecycle:
     def climb_with_instance(self, order: Order) -> None:
         """The parent was told to stop: climb to the rung of all, on the timeline of all."""
         cause = Cause(order.cause, signal=True)
+        self.core.instance_goes()
         self._climb(1, cause, order.at)
         if order.rung > 1:
             self._climb(order.rung, cause)
         self._arm_watchdog()
         self._put_on_board(final=False)
+
+    def heed(self) -> None:
+        """Take note of what a parent has told the whole instance, before a probe is answered.
+
+        Not to wait for the thread that listens to it: any worker's probe speaks for the instance.
+        """
+        if self._managed is not None:
+            self._managed.heed()
 
     def retire(self, cause: str) -> None:
         """Only this worker goes, its instance stays: drain at once, with readiness as it is."""

@@ -66,6 +66,16 @@ class Managed:
             self._signalled_at = self._clock()
         self._wake_up()
 
+    def heed(self) -> None:
+        """Climb as far as the instance has, if this worker serves; for threads that can't wait.
+
+        Should the thread do so in the same moment, the lifecycle is told twice and climbs once.
+        """
+        order = self._board.order
+        if order is not None and order.rung > self._rung and self._wake is not None:
+            self._rung = order.rung
+            self._life.climb_with_instance(order)
+
     def stop(self) -> None:
         """End the thread."""
         self._stopped = True
@@ -111,9 +121,8 @@ class Managed:
             signalled_at=self._signalled_at,
             now=self._clock(),
         )
-        if what == "climb" and order is not None and order.rung > self._rung:
-            self._rung = order.rung
-            self._life.climb_with_instance(order)
+        if what == "climb":
+            self.heed()
         elif what == "retire" and not self._retired:
             self._retired = True
             self._life.retire(retiring or "SIGTERM")

@@ -17,7 +17,7 @@ from concurrent.futures import Future
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal, Protocol, cast
 
 import anyio
 from anyio.lowlevel import RunVar
@@ -39,6 +39,19 @@ KEPT_FOR: Final = 1.0
 
 LONGEST_ERROR: Final = 200
 """Characters of an exception's text that are reported: some drivers put whole queries there."""
+
+
+class Owner(Protocol):
+    """Whose probes they are: the lifecycle of the process."""
+
+    @property
+    def clock(self) -> Callable[[], float]: ...
+
+    def publish(self, record: Record) -> None:
+        """Hear that a check begins to fail, or has recovered."""
+
+    def heed(self) -> None:
+        """Take note of what a parent has told the whole instance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +83,7 @@ class Probes:
 
     Args:
         checks: what readiness depends on beside the phase, by name.
-        publish: is told when a check begins to fail, and when it has recovered.
+        owner: the lifecycle.
 
     Raises:
         SettingsError: `checks` is no mapping of names to callables without arguments.
@@ -80,13 +93,12 @@ class Probes:
         self,
         settings: Settings,
         checks: Mapping[str, Check],
-        publish: Callable[[Record], None],
-        clock: Callable[[], float],
+        owner: Owner,
     ) -> None:
         self._checks = _validated(checks)
         self._limit = settings.check_timeout
-        self._publish = publish
-        self._clock = clock
+        self._wraps = settings.readiness_mode == "wrap"
+        self._owner = owner
         self._kinds: dict[str, Literal["ready", "live"]] = {}
         if settings.readiness_path is not None:
             self._kinds[settings.readiness_path] = "ready"
@@ -106,16 +118,25 @@ class Probes:
         """Answer 200 in every phase: a liveness probe that fails would kill the drain."""
         return answer(200, {"status": "live", "phase": core.phase.value}, method)
 
+    def leaves_readiness_to_app(self, core: LifecycleCore) -> bool:
+        """Whether the app's own endpoint answers: `readiness_mode` says so, while ready."""
+        return self._wraps and self._ready(core)
+
     def runs_checks(self, core: LifecycleCore, method: str = "GET") -> bool:
         """Whether `readiness` would need the event loop, and may wait."""
-        asked = method in ("GET", "HEAD")
-        return asked and bool(self._checks) and core.ready and core.phase is Phase.SERVING
+        asked = method in ("GET", "HEAD") and bool(self._checks)
+        return asked and self._ready(core) and core.phase is Phase.SERVING
 
     def readiness_by_phase(self, core: LifecycleCore, method: str = "GET") -> Answer:
         """Answer what the phase says; from any thread, without waiting."""
-        status = "ready" if core.ready else "unready"
-        body = {"status": status, "phase": core.phase.value}
-        return answer(200 if core.ready else 503, body, method)
+        ready = self._ready(core)
+        body = {"status": "ready" if ready else "unready", "phase": core.phase.value}
+        return answer(200 if ready else 503, body, method)
+
+    def _ready(self, core: LifecycleCore) -> bool:
+        """Ask the parent's word first: once the instance has flipped no worker says 200."""
+        self._owner.heed()
+        return core.ready
 
     async def readiness(self, core: LifecycleCore, method: str = "GET") -> Answer:
         """Answer what the phase and, while serving, the checks say."""
@@ -145,7 +166,7 @@ class Probes:
 
     async def _outcome(self) -> dict[str, str]:
         rounds = self._own_rounds()
-        while self._clock() - rounds.ended >= KEPT_FOR:
+        while self._owner.clock() - rounds.ended >= KEPT_FOR:
             if rounds.over is None:
                 await self._run_round(rounds)
             else:
@@ -177,14 +198,14 @@ class Probes:
     def _settle(self, rounds: _Rounds, results: dict[str, _Result]) -> None:
         """Keep the outcome, and tell the observers what has changed."""
         rounds.outcome = {name: result.word for name, result in results.items()}
-        rounds.ended = self._clock()
+        rounds.ended = self._owner.clock()
         for name, result in results.items():
             if result.word != "ok" and name not in rounds.failing:
                 rounds.failing.add(name)
-                self._publish(Fault(f"readiness check {name!r}", result.error))
+                self._owner.publish(Fault(f"readiness check {name!r}", result.error))
             elif result.word == "ok" and name in rounds.failing:
                 rounds.failing.remove(name)
-                self._publish(Notice(f"readiness check {name!r} is ok again", level="info"))
+                self._owner.publish(Notice(f"readiness check {name!r} is ok again", level="info"))
 
     async def _run_check(self, name: str, rounds: _Rounds, results: dict[str, _Result]) -> None:
         late = _Result("timeout", f"no answer within {self._limit:g} s")

@@ -104,9 +104,7 @@ class GracefulMiddleware:
             self.settings = load(
                 settings, source=f"{type(self).__name__}(...)", base=self.lifecycle.defaults
             )
-            self._probes = Probes(
-                self.settings, checks or {}, self.lifecycle.publish, self.lifecycle.clock
-            )
+            self._probes = Probes(self.settings, checks or {}, self.lifecycle)
             self._probe_paths = self._probes.paths
         except SettingsError as error:
             self.error = error
@@ -195,7 +193,7 @@ class GracefulMiddleware:
         if shell is None and probe == "ready":
             return _refuse(start_response, self._problem, [("Cache-Control", "no-store")])
         core = shell.core if shell is not None else self.lifecycle.core
-        if probe == "ready" and self.settings.readiness_mode == "wrap" and core.ready:
+        if probe == "ready" and self._probes.leaves_readiness_to_app(core):
             return None
         method = environ.get("REQUEST_METHOD", "GET")
         if probe == "ready":

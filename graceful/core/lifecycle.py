@@ -180,6 +180,10 @@ class LifecycleCore:
         self.timeline = Timeline.start(self.settings, now, delay=0.0)
         return self._fire(Event.RETIRE, now, cause)
 
+    def instance_goes(self) -> None:
+        """A worker that retires is ready no more once its whole instance was told to stop."""
+        self._stays_ready = False
+
     def shutdown(self, cause: str, now: float) -> PhaseChanged | None:
         """The server stops by itself: drain without a delay. Harmless once a stop has begun."""
         if self.phase not in (Phase.STARTING, Phase.SERVING, Phase.LAME_DUCK):
@@ -215,7 +219,8 @@ class LifecycleCore:
     def ready(self) -> bool:
         """What readiness answers.
 
-        A worker that was ready when it began to retire stays so: its port goes on being served.
+        A worker that was ready when it began to retire stays so while its port goes on being
+        served.
         """
         return self.traits.ready or self._stays_ready
 

@@ -91,7 +91,7 @@ class AsgiSide(AsgiMiddleware):
         core = shell.core if shell is not None else self.lifecycle.core
         if kind == "live":
             return _translated(self._probes.liveness(core, request.method))
-        if self.settings.readiness_mode == "wrap" and core.ready:
+        if self._probes.leaves_readiness_to_app(core):
             return None
         return _translated(await self._probes.readiness(core, request.method))
 

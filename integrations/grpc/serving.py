@@ -255,7 +255,7 @@ class _Part:
             else load(keywords, source=source, base=lifecycle.defaults)
         )
         self._checks = bool(checks)
-        self._probes = Probes(self._settings, checks or {}, lifecycle.publish, lifecycle.clock)
+        self._probes = Probes(self._settings, checks or {}, lifecycle)
         self._observers = callables("observers", observers)
 
     def join(self, servicer: Any, services: Sequence[str], given: tuple[Hook, ...]) -> None:

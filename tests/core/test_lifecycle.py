@@ -434,6 +434,14 @@ def test_a_worker_that_was_not_ready_does_not_become_so_by_retiring() -> None:
     assert not young.ready
 
 
+def test_a_retiring_worker_is_unready_with_its_instance() -> None:
+    """The port is not to be served any more, so no probe may say so."""
+    core = serving()
+    core.retire("HUP", T)
+    core.instance_goes()
+    assert not core.ready
+
+
 def test_retire_is_harmless_once_a_stop_has_begun() -> None:
     """The stop goes on as it began; after the end there is nothing to retire."""
     core = stopping()

@@ -318,7 +318,9 @@ class ServerProcess:
         pid = self.process.pid
         tasks = Path(f"/proc/{pid}/task").iterdir()
         takers = sorted(int(task.name) for task in tasks if _takes(task, number))
-        assert ctypes.CDLL(None).tgkill(pid, takers[-1], number) == 0
+        # The oldest but the main one: libraries' youngest come and go, and a signal with them.
+        taker = (takers[1:] or takers)[0]
+        assert ctypes.CDLL(None).tgkill(pid, taker, number) == 0
 
     def signal_group(self, number: signal.Signals) -> None:
         """Signal every process of the group at once, as systemd and terminals do."""
@@ -343,8 +345,10 @@ class ServerProcess:
 
 def _takes(task: Path, number: signal.Signals) -> bool:
     """Whether the thread doesn't block the signal, as libc's own threads do."""
-    blocked = re.search(r"^SigBlk:\s*(\w+)$", (task / "status").read_text(), re.M)
-    return blocked is not None and not int(blocked[1], 16) & 1 << (number - 1)
+    with contextlib.suppress(OSError):  # it has ended
+        blocked = re.search(r"^SigBlk:\s*(\w+)$", (task / "status").read_text(), re.M)
+        return blocked is not None and not int(blocked[1], 16) & 1 << (number - 1)
+    return False
 
 
 def _sleeps(task: Path) -> bool:

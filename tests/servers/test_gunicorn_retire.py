@@ -127,6 +127,23 @@ def test_what_a_reload_cuts_is_told(launcher: Launcher) -> None:
         assert "GET /stuck" in report["stragglers"]
 
 
+@on(*WITH_LOOPS)
+def test_a_worker_that_is_replaced_leaves_rotation_with_its_instance(launcher: Launcher) -> None:
+    """Its probes say 200 while its port is served, and 503 once that is to end."""
+    env = settings(grace_period=60, propagation_delay=20, linger=15)
+    with launch(launcher, ASGI_APP, "-w", "1", env=env) as server, contextlib.ExitStack() as exits:
+        replaced, told = (exits.enter_context(contextlib.closing(server.client())) for _ in "ab")
+        for client in (replaced, told):
+            assert client.get("/").status == 200
+        exits.enter_context(in_flight(server, "/stuck"))
+        server.send_signal(signal.SIGHUP)
+        server.log.wait_event("draining")
+        assert replaced.get("/readyz").status == 200
+        server.terminate()
+        server.log.wait_event("told to stop")  # the arbiter itself waits for its reload
+        assert told.get("/readyz").status == 503
+
+
 def test_a_gevent_worker_ends_in_peace() -> None:
     """None of our threads, which gevent gives hubs, is left to an interpreter that ends."""
     with running(GUNICORN_GEVENT) as server:

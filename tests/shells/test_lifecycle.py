@@ -16,6 +16,7 @@ import pytest
 import graceful
 import graceful.lifecycle
 from graceful.asgi import GracefulMiddleware
+from graceful.board import Board, Order
 from graceful.core.budget import ServerLimit, Settings, SettingsError
 from graceful.core.phases import IllegalTransition, Phase
 from graceful.core.records import BudgetShort, DrainReport, Fault, Notice, Record, Rung, Started
@@ -67,6 +68,26 @@ async def test_a_delay_that_an_operator_has_served_counts(world: World) -> None:
         assert world.is_in(Phase.LAME_DUCK)
         await anyio.sleep(0.2)
         assert world.is_in(Phase.DRAINING)
+
+
+@on_both
+async def test_a_probe_hears_the_parent_before_the_worker_has(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its word is on the board, and the thread that listens for it has not had its turn."""
+
+    def never_start(work: Callable[[], object], name: str) -> Callable[[], bool]:
+        return lambda: True
+
+    monkeypatch.setattr("graceful.managed.start_daemon", never_start)
+    monkeypatch.setattr(world.lifecycle, "_arm_watchdog", lambda: None)  # its time is real
+    board = world.lifecycle.board = Board()
+    app = GracefulMiddleware(app_of(hello))
+    async with world.lifespan(app):
+        assert (await world.get(app, "/readyz")).status == 200
+        board.climb(Order(1, world.lifecycle.clock(), "SIGTERM"))
+        assert (await world.get(app, "/readyz")).status == 503
+        assert world.is_in(Phase.LAME_DUCK)
 
 
 @on_both

@@ -88,6 +88,27 @@ def test_a_worker_forked_during_lame_duck_knows_it_before_it_serves(
         assert life.told.get_nowait() == Order(2, 1.0, "SIGTERM")
 
 
+def test_a_probe_does_not_wait_for_the_thread(
+    board: Board, life: Life, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It finds the order on the board, passes it on, and the thread does not do so again."""
+    managed = Managed(board, life)
+    board.climb(Order(1, 1.0, "SIGTERM"))
+    managed.heed()
+    assert life.told.empty()  # it does not serve yet, and will see when it does
+    with started(managed):
+        assert life.told.get_nowait() == Order(1, 1.0, "SIGTERM")
+        with monkeypatch.context() as stalled:
+            stalled.setattr(managed, "_follow", lambda: None)
+            board.climb(Order(2, 2.0, "SIGTERM"))
+            managed.heed()
+            assert life.told.get_nowait() == Order(2, 1.0, "SIGTERM")
+        managed.heed()
+        board.climb(Order(3, 3.0, "SIGTERM"))
+        assert life.next() == Order(3, 1.0, "SIGTERM")
+    assert life.told.empty()
+
+
 def test_a_signal_without_a_reason_retires_after_a_second(board: Board, life: Life) -> None:
     """Nobody has written that the instance goes: this worker alone is replaced."""
     clock = Clock()

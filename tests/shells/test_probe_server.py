@@ -37,7 +37,7 @@ class Process:
         self.core = LifecycleCore(settings, lambda: 0.5)
         self.core.phase = Phase.SERVING
         self.loop: Loop | None = None
-        probes = Probes(settings, checks, self.publish, self.clock)
+        probes = Probes(settings, checks, self)
         self.server = ProbeServer(settings, probes, self, host="127.0.0.1")
 
     def clock(self) -> float:
@@ -47,6 +47,9 @@ class Process:
     def publish(self, record: Record) -> None:
         """Hear a record."""
         self.published.append(record)
+
+    def heed(self) -> None:
+        """Nobody manages this process."""
 
     def get(self, path: str, method: str = "GET") -> tuple[int, dict[str, Any]]:
         """Ask the port and return the status and the body."""

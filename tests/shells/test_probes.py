@@ -14,7 +14,7 @@ import anyio
 import pytest
 
 from graceful.core.budget import Settings, SettingsError
-from graceful.core.lifecycle import LifecycleCore
+from graceful.core.lifecycle import Cause, LifecycleCore
 from graceful.core.phases import Phase
 from graceful.core.records import Fault, Notice, Record
 from graceful.probes import Answer, Check, Probes
@@ -35,11 +35,23 @@ class Rig:
         self.now = 100.0
         self.published: list[Record] = []
         self.settings = replace(SETTINGS, **settings)
-        self.probes = Probes(
-            self.settings, checks or {}, self.published.append, clock=lambda: self.now
-        )
+        self.probes = Probes(self.settings, checks or {}, self)
         self.core = LifecycleCore(self.settings, lambda: 0.5)
         self.core.phase = Phase.SERVING
+        self.told = False
+
+    def clock(self) -> float:
+        """Tell the time of the test."""
+        return self.now
+
+    def publish(self, record: Record) -> None:
+        """Hear a record."""
+        self.published.append(record)
+
+    def heed(self) -> None:
+        """Hear what the parent has told the instance, if it has."""
+        if self.told:
+            self.core.climb_to(1, Cause("SIGTERM", signal=True), self.now)
 
     async def ready(self, method: str = "GET") -> Answer:
         """Ask for readiness."""
@@ -266,9 +278,32 @@ def test_a_signal_while_checks_run_is_what_counts(result: bool, run: Callable[..
         rig.core.climb("SIGTERM", 100.0)
         return result
 
-    rig.probes = Probes(rig.settings, {"database": terminated}, rig.published.append, lambda: 100.0)
+    rig.probes = Probes(rig.settings, {"database": terminated}, rig)
     answer: Answer = run(rig.ready)
     assert json.loads(answer.body) == {"status": "unready", "phase": "lame_duck"}
+
+
+@pytest.mark.parametrize("mode", ["own", "wrap"])
+@pytest.mark.parametrize("checks", [{}, {"database": ok}])
+def test_what_the_parent_has_said_counts_at_once(
+    mode: str, checks: Mapping[str, Check], run: Callable[..., Any]
+) -> None:
+    """Also where the worker has not come to it by itself yet, and in each way to answer."""
+    rig = Rig(checks, readiness_mode=mode)
+    assert rig.probes.leaves_readiness_to_app(rig.core) == (mode == "wrap")
+    assert run(rig.ready).status == 200
+    rig.told = True
+    answer: Answer = run(rig.ready)
+    assert answer.status == 503
+    assert json.loads(answer.body) == {"status": "unready", "phase": "lame_duck"}
+    assert not rig.probes.leaves_readiness_to_app(rig.core)
+
+
+def test_who_asks_whether_the_app_answers_hears_the_parent() -> None:
+    """In the mode `wrap` that is the first thing to be asked."""
+    rig = Rig(readiness_mode="wrap")
+    rig.told = True
+    assert not rig.probes.leaves_readiness_to_app(rig.core)
 
 
 def test_a_change_is_told_once_and_so_is_recovery(run: Callable[..., Any]) -> None:
