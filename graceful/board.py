@@ -39,6 +39,7 @@ CAUSES: Final = (
 """What may stand on the board as a cause: memory holds its place in this row."""
 
 _RUNG, _AT, _CAUSE, _RETIRE, _KEEPS_PORT, _RETIRE_TO, _RETIRE_WHY, _SERVED, _SAID, _TOLD = range(10)
+_POOL_GOES: Final = 10
 _HEAD: Final = 16
 """Words before the first slot; all words are native doubles, which are written in one piece."""
 
@@ -198,6 +199,15 @@ class Board:
     def keeps_port(self) -> None:
         """Somebody else (systemd) goes on listening: no worker may shut the listener down."""
         self._words[_KEEPS_PORT] = 1
+
+    def pool_goes(self) -> None:
+        """No worker is left to ask the pool that works for them: it may leave, too."""
+        self._words[_POOL_GOES] = 1
+
+    @property
+    def pool_may_go(self) -> bool:
+        """Whether a pool that works for the workers may leave with this instance."""
+        return bool(self._words[_POOL_GOES])
 
     def slots(self) -> Iterator[Slot]:
         """Yield the numbers of each worker that has written any."""

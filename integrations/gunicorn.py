@@ -27,6 +27,7 @@ from . import gunicorn_workers as workers
 from .gunicorn_abort import say_when_aborted
 from .gunicorn_arbiter import Instance
 from .gunicorn_config import note_what_is_given, take_from_budget, tell_findings
+from .gunicorn_dirty import wait_for_the_parent
 
 __all__ = ["install"]
 
@@ -157,15 +158,25 @@ def add_hooks(cfg: Any, lifecycle: Lifecycle) -> None:
     def worker_abort(worker: Any) -> None:
         _guarded(lifecycle, users["worker_abort"], worker)
 
-    for hook in (when_ready, on_reload, on_exit, *(post_fork, post_worker_init)):
-        cfg.set(hook.__name__, hook)
-    for hook in (worker_exit, worker_abort):
+    def on_dirty_starting(arbiter: Any) -> None:
+        wait_for_the_parent(arbiter, board)
+        users["on_dirty_starting"](arbiter)
+
+    def dirty_worker_init(worker: Any) -> None:
+        wait_for_the_parent(worker, board)
+        users["dirty_worker_init"](worker)
+
+    for hook in (
+        *(when_ready, on_reload, on_exit, post_fork, post_worker_init, worker_exit, worker_abort),
+        *(on_dirty_starting, dirty_worker_init),
+    ):
         cfg.set(hook.__name__, hook)
 
 
 HOOKS: Final = (
     *("when_ready", "on_reload", "on_exit"),
     *("post_fork", "post_worker_init", "worker_exit", "worker_abort"),
+    *("on_dirty_starting", "dirty_worker_init"),
 )
 
 INSTANCE: Final = "graceful_instance"

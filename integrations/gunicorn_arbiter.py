@@ -30,6 +30,7 @@ from graceful.lifecycle import Lifecycle
 from graceful.settings import unknown_variables
 
 from .gunicorn_config import own_settings, tell_findings
+from .gunicorn_dirty import DirtyPool
 
 __all__ = ["Instance"]
 
@@ -65,6 +66,7 @@ class Instance:
         server.kill_worker = self.kill_worker
         self._reload = server.app.reload
         server.app.reload = self.reload
+        DirtyPool(server, self._board)
         server.SIG_QUEUE = _Queue(server.SIG_QUEUE, self.arrived, self.third)
         self._say_started()
 
