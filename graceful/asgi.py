@@ -240,10 +240,7 @@ class GracefulMiddleware:
         try:
             await answer(send, 503, "draining", {"retry-after": "1", **exchange.close_header()})
         finally:
-            tracker = exchange.shell.tracker
-            tracker.live.pop(exchange, None)
-            if (on_end := tracker.on_end) is not None:
-                on_end()
+            exchange.shell.tracker.drop(exchange)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         shell = self._shell or self._entered()

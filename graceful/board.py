@@ -38,8 +38,8 @@ CAUSES: Final = (
 )
 """What may stand on the board as a cause: memory holds its place in this row."""
 
-_RUNG, _AT, _CAUSE, _RETIRE, _KEEPS_PORT, _RETIRE_TO, _RETIRE_WHY, _SERVED, _SAID, _TOLD = range(10)
-_POOL_GOES: Final = 10
+_RUNG, _AT, _CAUSE, _RETIRE, _KEEPS_PORT, _RETIRE_TO, _RETIRE_WHY, *_REST = range(11)
+_SERVED, _SAID, _TOLD, _POOL_GOES = _REST
 _HEAD: Final = 16
 """Words before the first slot; all words are native doubles, which are written in one piece."""
 

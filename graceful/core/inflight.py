@@ -213,6 +213,12 @@ class Tracker:
         if self.on_end is not None:
             self.on_end()
 
+    def drop(self, exchange: Exchange) -> None:
+        """Forget `exchange`, which was refused: how long that took says nothing about requests."""
+        self.live.pop(exchange, None)
+        if self.on_end is not None:
+            self.on_end()
+
     def time(self, exchange: Exchange, now: float) -> None:
         """Note how long `exchange` took, if that says something."""
         seconds = now - exchange.began

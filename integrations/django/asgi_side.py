@@ -170,9 +170,7 @@ class DjangoExchange(HttpExchange):
         """Return the answer to a request that has come too late; it is over with that."""
         if self.shell.tracker.plain or not self.shell.core.late_request(self, self.began):
             return None
-        self.shell.tracker.live.pop(self, None)
-        if (on_end := self.shell.tracker.on_end) is not None:
-            on_end()
+        self.shell.tracker.drop(self)
         return plain_text(503, "draining", {"Retry-After": "1", **self.close_header()})
 
     def runs_in(self, task: asyncio.Task[Any] | None) -> None:

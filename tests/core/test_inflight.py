@@ -124,6 +124,16 @@ def test_what_is_known_for_no_request_is_not_timed(seconds: float) -> None:
     assert tracker.served == 1
 
 
+def test_what_is_refused_leaves_and_is_not_counted() -> None:
+    """Who waits for the end of everything hears of it, also the second time."""
+    tracker, one, heard = Tracker(), exchange(), list[int]()
+    tracker.on_end = lambda: heard.append(len(tracker))
+    tracker.begin(one, 1.0)
+    tracker.drop(one)
+    tracker.drop(one)
+    assert (heard, tracker.served) == ([0, 0], 0)
+
+
 def test_a_look_at_the_histogram_is_no_batch() -> None:
     """A question from inside the callback, or from a report, does not call it again."""
     tracker = Tracker()
