@@ -120,6 +120,15 @@ class WatchedStop:
         """Return the answer to a question of the watcher's."""
         return self._of(name) is True
 
+    @property
+    def drain_begins(self) -> int:
+        """Where in the log a worker begins to drain.
+
+        A parent that speaks for its workers comes to the end of the delay beside them, not before.
+        """
+        own = self.launcher.voices == self.launcher.workers
+        return self.log.index("draining" if own else "hook drain")
+
     def total(self, field: str) -> float:
         """Return the sum of a figure over the drain reports of all workers."""
         reports = [line.fields for line in self.log.lines if line.event == "drain report"]
@@ -389,10 +398,7 @@ class ServerContract:
     def test_streams_are_open_through_the_whole_delay(self, stop: WatchedStop) -> None:
         """Nothing ends, and events go on, until the drain begins: they would come back here."""
         assert stop.yes("stream in lame duck")
-        # A parent and its workers come to the end of the delay side by side.
-        own = self.launcher.voices == self.launcher.workers
-        drain = stop.log.index("draining" if own else "hook drain")
-        assert all(stop.log.index(f"{name} ended") > drain for name in STREAMS)
+        assert all(stop.log.index(f"{name} ended") > stop.drain_begins for name in STREAMS)
 
     @pytest.mark.parametrize("name", ["ticks", "silent", "half", "library"])
     def test_an_event_stream_ends_with_a_farewell(self, stop: WatchedStop, name: str) -> None:
@@ -454,7 +460,7 @@ class ServerContract:
     ) -> None:
         """They answer after the signal, and so does one that was opened only then."""
         assert stop.yes(f"{name} in lame duck")
-        assert stop.log.index(f"{name} saw websocket.disconnect") > stop.log.index("draining")
+        assert stop.log.index(f"{name} saw websocket.disconnect") > stop.drain_begins
 
     @pytest.mark.parametrize("name", [*FAREWELLS, "new", "push"])
     def test_a_websocket_is_closed_with_a_retry_delay(self, stop: WatchedStop, name: str) -> None:
