@@ -177,10 +177,9 @@ class ThreadWorker(GunicornWorker):
 
         class Connection(gthread.TConn):  # type: ignore[misc, name-defined]
             def close(self, graceful: bool = False) -> None:
+                serving = current().tracker.plain  # readiness says less: who is replaced is ready
                 plain = not isinstance(self.sock, SSLSocket)  # which asyncio does not read from
-                if not (
-                    graceful and plain and not current().core.ready and _spawn(loop, self.sock)
-                ):
+                if not (graceful and plain and not serving and _spawn(loop, self.sock)):
                     super().close(graceful)
 
         gthread.TConn = Connection  # type: ignore[attr-defined]

@@ -216,6 +216,7 @@ class _Watch:
             self.server.log.wait_event("lame duck", count=voices)
             self.in_lame_duck()
             self.server.log.wait_event("draining", count=voices)
+            self.server.log.wait_mark("hook drain", count=self.stop.launcher.workers)
             self.in_the_drain()
             for websocket in self.held.values():
                 self.stop.see("released", partial(websocket.send, "release"))

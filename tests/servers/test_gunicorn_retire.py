@@ -146,6 +146,23 @@ def test_a_worker_that_is_replaced_leaves_rotation_with_its_instance(launcher: L
         assert told.get("/readyz").status == 503
 
 
+def test_clients_that_close_late_cost_the_others_nothing() -> None:
+    """gthread alone waits 2 s for each, in the thread that serves all of them."""
+    env = settings(grace_period=30, propagation_delay=15, linger=5)
+    with contextlib.ExitStack() as exits:
+        more = ("-w", "1", "--keep-alive", "30")  # or gunicorn itself closes them before
+        server = exits.enter_context(launch(GUNICORN_GTHREAD, WSGI_APP, *more, env=env))
+        *lazy, other = (exits.enter_context(contextlib.closing(server.client())) for _ in range(25))
+        for client in (*lazy, other):
+            client.get("/")
+        server.send_signal(signal.SIGHUP)
+        server.log.wait_event("draining")
+        for client in lazy:  # each is told to close, and none does
+            client.ask("GET", "/")
+        assert {(reply.status, reply.closes) for reply in map(Client.reply, lazy)} == {(200, True)}
+        assert other.get("/").status == 200
+
+
 def test_a_gevent_worker_ends_in_peace() -> None:
     """None of our threads, which gevent gives hubs, is left to an interpreter that ends."""
     with running(GUNICORN_GEVENT) as server:

@@ -15,7 +15,7 @@ from .harness import LIMIT, Launcher, ServerProcess, settings, until
 from .launchers_run import ON_ALL, RUN_UVICORN
 from .test_run_ladder import answering, in_flight, running
 
-QUICK = settings(grace_period=20, propagation_delay=15, stream_window=0.3, linger=0.3)
+QUICK = settings(grace_period=20, propagation_delay=15, stream_window=0.3)
 """A delay that no worker that only retires may serve: it would outlast the test."""
 
 CLIENTS = 3

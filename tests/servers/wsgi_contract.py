@@ -133,7 +133,7 @@ class WsgiContract:
             late.get("/")
             server.terminate()
             server.log.wait_event("draining")
-            time.sleep(0.1)  # the arbiter's word and its workers' own: the same moment, twice
+            time.sleep(0.4)  # the arbiter's word and its workers' own: the same moment, twice
             reply = idle.get("/")
             assert (reply.status, reply.closes) == (200, True)
             late.ask("GET", "/ticks")
