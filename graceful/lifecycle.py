@@ -578,7 +578,9 @@ class Lifecycle:
         self.board.write(self.slot, slot_of(self.core.report(self.clock()), final=final))
 
     def tell(self, record: Record | None) -> None:
-        """Tell the observers for a whole instance: what its parent says."""
+        """Tell the observers for a whole instance: what its parent says, who serves nothing."""
+        if isinstance(record, PhaseChanged):
+            record = replace(record, in_flight=None, streams=None)
         if record is not None:
             self._broadcast.publish(record)
 

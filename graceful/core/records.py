@@ -43,8 +43,9 @@ class PhaseChanged:
     new: Phase
     reason: str
     after: float
-    in_flight: int
-    streams: int
+    in_flight: int | None
+    """None = said by a parent: it is its workers that know."""
+    streams: int | None
     lasts_up_to: float | None
     """Seconds that the new phase may last; None when nothing bounds it."""
 

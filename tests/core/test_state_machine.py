@@ -96,6 +96,8 @@ class Life(RuleBasedStateMachine):
         assert change.old is not change.new
         assert change.after >= 0
         assert change.lasts_up_to is None or change.lasts_up_to >= 0
+        assert change.in_flight is not None
+        assert change.streams is not None
         assert change.in_flight + change.streams == len(self.core.tracker)
 
     def saw_climb(self, answer: tuple[Rung, PhaseChanged | None] | None, cause: str) -> None:

@@ -103,6 +103,8 @@ def test_the_instance_goes(launcher: Launcher) -> None:
         report = server.log.report()
         assert (report["clean"].lower(), report["in_flight_at_signal"]) == ("true", "1")
         assert "Traceback" not in server.log.text
+        flips = [line.fields for line in server.log.lines if line.event == "lame duck"]
+        assert ["in_flight" in each for each in flips] == [False]  # only its workers know that
 
 
 @ON_STREAMING
