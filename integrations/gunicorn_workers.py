@@ -39,6 +39,7 @@ from gunicorn.workers.base import Worker
 
 from graceful.core.budget import ServerLimit, Timeline
 from graceful.core.managing import stop_is_due
+from graceful.core.phases import Phase
 from graceful.core.traits import traits_named
 from graceful.lifecycle import Lifecycle, current
 from graceful.listeners import close_when_empty
@@ -177,7 +178,8 @@ class ThreadWorker(GunicornWorker):
 
         class Connection(gthread.TConn):  # type: ignore[misc, name-defined]
             def close(self, graceful: bool = False) -> None:
-                serving = current().tracker.plain  # readiness says less: who is replaced is ready
+                # Readiness would say less: a worker that is replaced stays ready.
+                serving = current().phase is Phase.SERVING
                 plain = not isinstance(self.sock, SSLSocket)  # which asyncio does not read from
                 if not (graceful and plain and not serving and _spawn(loop, self.sock)):
                     super().close(graceful)
