@@ -166,7 +166,19 @@ class ThreadWorker(GunicornWorker):
     threads = True
 
     def attach(self, owner: ServerOwner) -> None:
+        """The poller may tell of a client and of our request to close at once: that closes first.
+
+        The client has been taken in by then, and there is no listener to accept anybody from.
+        """
         self._http2 = blocking_connections(self._worker)
+        self._closed = False
+        accept = self._worker.accept
+
+        def accept_if_open(listener: Any) -> None:
+            if not self._closed:
+                accept(listener)
+
+        self._worker.accept = accept_if_open
 
     def use(self, loop: Loop) -> None:
         """Close connections beside the main thread, once each response says that it does.
@@ -205,6 +217,7 @@ class ThreadWorker(GunicornWorker):
                     worker.accept(listener)
         worker.worker_connections = 0  # or its loop would accept again
         worker.set_accept_enabled(False)
+        self._closed = True
         for listener in worker.sockets:
             listener.close()
         done()

@@ -397,6 +397,10 @@ def launch(
         if serving:
             server.await_serving()
         yield server
+    except Exception as error:
+        if server.log.text not in str(error):
+            error.add_note(server.log.text)
+        raise
     finally:
         server.kill()
 

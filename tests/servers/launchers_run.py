@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from .harness import Launcher
-from .launchers import UVICORN
+from .launchers import PATIENT, UVICORN
 from .launchers_hypercorn import HYPERCORN
 
 __all__ = [
@@ -40,7 +40,7 @@ def launched(server: str, *arguments: str, kind: str = "", **traits: Any) -> Lau
 
 RUN_UVICORN = launched(
     "uvicorn",
-    *("{app}", "--port", "0", "--no-access-log", "--workers", "2"),
+    *("{app}", "--port", "0", "--no-access-log", "--workers", "2", *PATIENT),
     announces=_PORT,
     noise=UVICORN.noise,
 )

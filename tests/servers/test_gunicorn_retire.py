@@ -163,6 +163,19 @@ def test_clients_that_close_late_cost_the_others_nothing() -> None:
         assert other.get("/").status == 200
 
 
+def test_a_client_that_comes_when_the_port_closes() -> None:
+    """gthread's poller may tell of it together with our request to close, which is first then."""
+    more = ("-w", "1", "-k", "tests.servers.gthread_together.Worker")
+    with launch(GUNICORN_GTHREAD, WSGI_APP, *more, env=QUICK) as server:
+        old = worker_of(server)
+        server.send_signal(signal.SIGHUP)
+        await_end(old)
+        assert "Exception in worker process" not in server.log.text
+        clients = server.log.marks("client: ")
+        assert clients
+        assert set(clients) == {"client: [b'HTTP/1.1 200 OK']"}
+
+
 def test_a_gevent_worker_ends_in_peace() -> None:
     """None of our threads, which gevent gives hubs, is left to an interpreter that ends."""
     with running(GUNICORN_GEVENT) as server:
