@@ -6,8 +6,8 @@ worker there is no parent, and with `--reload` nothing here runs.
 
 Private names used: `uvicorn.main.Multiprocess`; of `uvicorn.supervisors.multiprocess` the classes
 `Multiprocess` (`run`, `should_exit`, `sockets`, `terminate_all`, `keep_subprocess_alive`,
-`handle_hup`, `handle_ttou`) and `Process` (`start`, `target`, `terminate`, `kill`, `process`),
-which `Multiprocess` looks up by its global name. Tested with uvicorn 0.54.
+`handle_hup`, `handle_ttou`) and `Process` (`start`, `target`, `ping`, `terminate`, `kill`,
+`process`, `child_conn`), which `Multiprocess` looks up by its global name. Tested with uvicorn 0.54.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from socket import socket
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE, Config
@@ -32,8 +32,11 @@ __all__ = ["install", "main"]
 
 NEEDED = {
     Multiprocess: ("run", "terminate_all", "keep_subprocess_alive", "handle_hup", "handle_ttou"),
-    Process: ("start", "target", "terminate", "kill"),
+    Process: ("start", "target", "ping", "terminate", "kill"),
 }
+
+A_MOMENT: Final = 0.5
+"""Seconds in which a worker ends that has closed what it would answer by."""
 
 
 def install() -> None:
@@ -71,12 +74,21 @@ class Worker(Process):
 
     def start(self) -> None:
         super().start()
+        # The worker has its own. Who pings one that has gone would else wait for the whole timeout,
+        # with no worker in its place and no ear for the next signal.
+        self.child_conn.close()
         self.parent.watches(self.slot, self.process)
 
     def target(self, sockets: list[socket] | None = None) -> None:
         """What the process runs, before its app is imported."""
         begin_worker(self.board, self.slot)
         super().target(sockets)
+
+    def ping(self, timeout: float = 5) -> bool:
+        answers = super().ping(timeout)
+        if not answers:
+            self.process.join(A_MOMENT)
+        return answers
 
     def terminate(self) -> None:
         self.parent.replaces(self.slot, self.cause or "replaced")

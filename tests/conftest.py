@@ -1,4 +1,4 @@
-"""For the whole suite. What the apps of the tests import must not be here: they don't need pytest."""
+"""For the whole suite. What the apps of the tests import must not be here: it has no pytest."""
 
 from __future__ import annotations
 

@@ -13,7 +13,6 @@ __all__ = [
     "GUNICORN_SYNC",
     "GUNICORN_UVICORN",
     "LISTENS",
-    "PATIENT",
     "UVICORN",
     "UVICORN_H11",
     "UVICORN_WORKERS",
@@ -24,10 +23,6 @@ _PORT = r"Uvicorn running on http://127\.0\.0\.1:(\d+)"
 # Denials that the sans-I/O protocol has sent, and streams that ended with a disconnect.
 _NOISE = "ASGI callable returned without completing"
 _UVICORN = ("uvicorn", "{app}", "--port", "0", "--no-access-log")
-
-PATIENT = ("--timeout-worker-healthcheck", "30")
-"""For uvicorn's parent. By default it gives a new worker 5 s to be ready, or ends its reload; on a
-machine that runs many tests at once that is not enough."""
 
 UVICORN = Launcher(
     name="uvicorn",
@@ -52,7 +47,7 @@ UVICORN_WSPROTO = Launcher(
 
 UVICORN_WORKERS = Launcher(
     name="uvicorn-workers",
-    command=(*_UVICORN, "--workers", "2", *PATIENT),
+    command=(*_UVICORN, "--workers", "2"),
     announces=_PORT,
     noise=_NOISE,
     workers=2,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from .harness import Launcher
-from .launchers import PATIENT, UVICORN
+from .launchers import UVICORN
 from .launchers_hypercorn import HYPERCORN
 
 __all__ = [
@@ -24,6 +24,10 @@ __all__ = [
 ]
 
 _PORT = r"Uvicorn running on http://127\.0\.0\.1:(\d+)"
+
+PATIENT = ("--timeout-worker-healthcheck", "30")
+"""uvicorn's parent gives a new worker 5 s to be ready, or it ends the reload; where many tests run
+at once that is not enough."""
 
 
 def launched(server: str, *arguments: str, kind: str = "", **traits: Any) -> Launcher:

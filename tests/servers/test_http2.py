@@ -26,7 +26,7 @@ from graceful.integrations import uvicorn_http2
 from .contract import APP as ASGI_APP
 from .harness import ASKED, Launcher, ServerProcess, launch, settings, until
 from .http2 import ANY_STREAM, Answer, Http2Client, http2
-from .launchers import PATIENT, UVICORN, UVICORN_WORKERS, gunicorn
+from .launchers import UVICORN, UVICORN_WORKERS, gunicorn
 from .wsgi_contract import APP as WSGI_APP
 
 LACKING_APP = "tests.servers.http2_lacking_app:app"
@@ -44,7 +44,7 @@ UVICORN_HTTP2 = Launcher(
 )
 
 UVICORN_WORKERS_HTTP2 = replace(
-    UVICORN_WORKERS, command=(*UVICORN_HTTP2.command, "--workers", "2", *PATIENT), noise=""
+    UVICORN_WORKERS, command=(*UVICORN_HTTP2.command, "--workers", "2"), noise=""
 )
 
 HTTP2 = ("--http-protocols", "h2,h1", "--keep-alive", KEEPALIVE)

@@ -19,16 +19,18 @@ QUICK = settings(grace_period=20, propagation_delay=15, stream_window=0.3)
 """A delay that no worker that only retires may serve: it would outlast the test."""
 
 CLIENTS = 3
+BREATH = 0.01
+"""Seconds between two requests of a client: new workers need some of this machine, too."""
 
 
 @contextlib.contextmanager
 def load(server: ServerProcess) -> Generator[Counter[str]]:
-    """Have a few clients ask without pause; counts the answers, and what was none."""
+    """Have a few clients ask all the time; counts the answers, and what was none."""
     answers: Counter[str] = Counter()
     over = threading.Event()
 
     def ask() -> None:
-        while not over.is_set():
+        while not over.wait(BREATH):
             for path in ("/", "/readyz"):
                 try:
                     answers[f"{path} {server.get(path).status}"] += 1
@@ -83,8 +85,9 @@ def test_a_shutdown_after_a_reload(launcher: Launcher) -> None:
         server.send_signal(signal.SIGHUP)
         until(lambda: all(map(gone, workers)))
         with answering(server):
-            for _ in range(2):
+            for count in (1, 2):
                 server.terminate()
+                server.log.wait_event("told to stop", count=count)
             server.log.wait_mark("hook drain", count=4)
         assert server.wait() == 0
         assert server.log.report()["clean"] == "True"
