@@ -7,7 +7,8 @@ worker there is no parent, and with `--reload` nothing here runs.
 Private names used: `uvicorn.main.Multiprocess`; of `uvicorn.supervisors.multiprocess` the classes
 `Multiprocess` (`run`, `should_exit`, `sockets`, `terminate_all`, `keep_subprocess_alive`,
 `handle_hup`, `handle_ttou`) and `Process` (`start`, `target`, `ping`, `terminate`, `kill`,
-`process`, `child_conn`), which `Multiprocess` looks up by its global name. Tested with uvicorn 0.54.
+`process`, `child_conn`), which `Multiprocess` looks up by its global name. Tested with uvicorn
+0.54.
 """
 
 from __future__ import annotations

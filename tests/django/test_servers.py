@@ -16,6 +16,7 @@ import pytest
 from tests.servers import launchers_granian, launchers_hypercorn, launchers_run
 from tests.servers.harness import (
     ASKED,
+    LEAN,
     LIMIT,
     ROOT,
     Launcher,
@@ -41,7 +42,7 @@ GUNICORN = Launcher(
 )
 
 HYPERCORN_WORKERS, GRANIAN, RUN_UVICORN, RUN_HYPERCORN, RUN_GRANIAN = (
-    dataclasses.replace(launcher, environment={"PYTHONPATH": str(PROJECT)})
+    dataclasses.replace(launcher, environment={"PYTHONPATH": f"{PROJECT}{os.pathsep}{LEAN}"})
     for launcher in (
         launchers_hypercorn.HYPERCORN_WORKERS,
         launchers_granian.GRANIAN,

@@ -45,6 +45,9 @@ __all__ = ["ServerContract"]
 
 APP = "tests.servers.contract_app:app"
 
+SHORT = settings(propagation_delay=0.2, linger=0.2, stream_window=0.2)
+"""For a test that is about none of them."""
+
 PHASES = ("lame duck", "draining", "closing", "drain report")
 
 FAREWELLS: Mapping[str, list[str | bytes]] = {
@@ -578,7 +581,7 @@ class ServerContract:
 
     def test_an_idle_process_reports_no_warning(self) -> None:
         """Nobody asked in the last fifth of the delay, nothing was in flight: exit with 0."""
-        with launch(self.launcher, APP, env=settings(propagation_delay=0.5)) as server:
+        with launch(self.launcher, APP, env=settings(propagation_delay=0.5, linger=0.1)) as server:
             server.get("/")
             server.terminate()
             assert server.wait() == 0
@@ -590,7 +593,7 @@ class ServerContract:
         """The main thread sleeps on in its system call, and has to be woken."""
         if not self.launcher.wakes:
             pytest.skip("the process that takes the signal is not ours")
-        with launch(self.launcher, APP, env=settings(propagation_delay=0.2, linger=0.2)) as server:
+        with launch(self.launcher, APP, env=SHORT) as server:
             server.signal_another_thread(signal.SIGTERM)
             assert server.wait() == 0
             events = Counter(server.log.events(*PHASES))
@@ -600,10 +603,9 @@ class ServerContract:
 
     def test_readiness_flips_under_a_blocked_loop(self) -> None:
         """On the private port, which asks no event loop; liveness stays 200 there, too."""
-        env = settings(propagation_delay=0.2, linger=0.2)
         with (
             reserved_port() as port,
-            launch(self.launcher, APP, env=env | settings(probe_port=port)) as server,
+            launch(self.launcher, APP, env=SHORT | settings(probe_port=port)) as server,
             contextlib.ExitStack() as exits,
         ):
 
@@ -628,7 +630,7 @@ class ServerContract:
 
     def test_a_farewell_that_hangs_costs_the_message_only(self) -> None:
         """The close comes with its code and delay, and the log names the fault."""
-        env = settings(propagation_delay=0.2) | {"FAREWELL": "hangs"}
+        env = SHORT | {"FAREWELL": "hangs"}
         with (
             launch(self.launcher, APP, env=env) as server,
             open_websocket(server, "/talk/hung") as websocket,
@@ -644,7 +646,7 @@ class ServerContract:
 
     def test_a_fixed_farewell_is_sent_to_everybody(self) -> None:
         """`farewell=` may be plain text."""
-        env = settings(propagation_delay=0.2) | {"FAREWELL": "fixed"}
+        env = SHORT | {"FAREWELL": "fixed"}
         with (
             launch(self.launcher, APP, env=env) as server,
             open_websocket(server, "/talk/one") as one,

@@ -28,6 +28,7 @@ from typing import IO
 
 __all__ = [
     "ASKED",
+    "LEAN",
     "LIMIT",
     "Client",
     "Launcher",
@@ -44,6 +45,8 @@ LIMIT = 30.0
 """Seconds after which an event that has not come will not come any more."""
 
 ROOT = Path(__file__).parents[2]
+
+LEAN = Path(__file__).parent / "lean"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -436,9 +439,12 @@ def reserved_port() -> Generator[int]:
 
 
 def clean_environment() -> dict[str, str]:
-    """Return the test's environment without settings, which would be about something else."""
+    """Return the test's environment without settings, which would be about something else.
+
+    And without what a server has no use for: see `lean/rich.py`.
+    """
     mine = {k: v for k, v in os.environ.items() if not k.startswith(("GRACEFUL_", "COVERAGE_"))}
-    return mine | {"PYTHONUNBUFFERED": "1"}
+    return mine | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": str(LEAN)}
 
 
 @dataclass(frozen=True)

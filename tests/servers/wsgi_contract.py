@@ -16,13 +16,15 @@ from typing import ClassVar
 
 import pytest
 
-from .harness import ASKED, LIMIT, Client, Launcher, Reply, ServerProcess, launch, settings
+from .harness import ASKED, LIMIT, Client, Launcher, Reply, ServerProcess, launch, settings, until
 
 __all__ = ["WsgiContract"]
 
 APP = "tests.servers.wsgi_contract_app:app"
 
 PHASES = ("lame duck", "draining", "closing", "drain report")
+
+QUICK = settings(propagation_delay=0.5, linger=0.2)
 
 
 class WsgiContract:
@@ -33,7 +35,7 @@ class WsgiContract:
 
     def test_what_is_in_flight_finishes(self) -> None:
         """A request that needs until the drain is answered whole; then the instance leaves."""
-        with launch(self.launcher, APP, env=settings(propagation_delay=0.6)) as server:
+        with launch(self.launcher, APP, env=QUICK) as server:
             with contextlib.closing(server.client()) as client:
                 client.ask("GET", "/slow")
                 server.log.wait_mark("slow begins")
@@ -63,7 +65,7 @@ class WsgiContract:
         """The main thread sleeps on in its system call, and has to be woken."""
         if not self.launcher.wakes:
             pytest.skip("the process that takes the signal is not ours")
-        with launch(self.launcher, APP, env=settings(propagation_delay=0.2)) as server:
+        with launch(self.launcher, APP, env=QUICK) as server:
             server.signal_another_thread(signal.SIGTERM)
             assert server.wait() == 0
             events = Counter(server.log.events(*PHASES))
@@ -71,7 +73,7 @@ class WsgiContract:
 
     def test_hooks_run_in_each_worker(self) -> None:
         """In order, the clean-up last."""
-        with launch(self.launcher, APP, env=settings(propagation_delay=0.5)) as server:
+        with launch(self.launcher, APP, env=QUICK) as server:
             for _ in range(40):  # a hook is its app's, which joins with its first request
                 server.get("/")
             server.terminate()
@@ -129,11 +131,9 @@ class WsgiContract:
             idle, late = (
                 exits.enter_context(contextlib.closing(server.client())) for _ in range(2)
             )
-            idle.get("/")
-            late.get("/")
+            asked = {int(client.get("/pid").body) for client in (idle, late)}
             server.terminate()
-            server.log.wait_event("draining")
-            time.sleep(0.4)  # the arbiter's word and its workers' own: the same moment, twice
+            until(lambda: asked <= in_drain(server))
             reply = idle.get("/")
             assert (reply.status, reply.closes) == (200, True)
             late.ask("GET", "/ticks")
@@ -146,7 +146,7 @@ class WsgiContract:
     def test_a_body_in_parts_is_finished(self) -> None:
         """It is in flight until its last part, and no stream."""
         with (
-            launch(self.launcher, APP, env=settings(propagation_delay=0.5)) as server,
+            launch(self.launcher, APP, env=QUICK) as server,
             contextlib.closing(server.client()) as client,
         ):
             client.ask("GET", "/trickle")
@@ -154,6 +154,11 @@ class WsgiContract:
             server.terminate()
             assert client.reply().body == b"first\nlast\n"
             assert server.wait() == 0
+
+
+def in_drain(server: ServerProcess) -> set[int]:
+    """Return the processes whose own drain has begun, which their parent tells before they do."""
+    return {line.pid for line in server.log.lines if line.mark == "hook drain"}
 
 
 @contextlib.contextmanager

@@ -45,6 +45,12 @@ def home() -> str:
     return "hello\n"
 
 
+@app.get("/pid")
+def pid() -> str:
+    """Which process answers."""
+    return str(os.getpid())
+
+
 @app.get("/slow")
 def slow() -> str:
     """A request that begins to answer only when the drain has begun."""
