@@ -26,7 +26,7 @@ from .loops import Loop
 from .servers import Server
 from .threads import in_thread
 
-__all__ = ["Driver", "DriverOwner", "Hook", "HookPhase"]
+__all__ = ["Driver", "DriverOwner", "Hook", "HookPhase", "get_ready"]
 
 CUT_LIMIT: Final = 0.5
 """Seconds that cut exchanges get to unwind before the process goes on without them."""
@@ -79,6 +79,16 @@ class DriverOwner(Protocol):
     def move(self, step: Callable[[float], PhaseChanged | None]) -> None:
         """Take one step of the core under the owner's lock and publish what came of it."""
         ...
+
+
+async def get_ready() -> None:
+    """Load what a driver needs of anyio, which else loads it when it is used: after the signal.
+
+    That would take 50 to 100 ms, in which the loop serves nobody, and by then a new version may lie
+    where the files were. On the loop.
+    """
+    anyio.Event()
+    anyio.move_on_after(0)
 
 
 class Driver:

@@ -34,7 +34,7 @@ from .core.records import (
     Started,
     Straggler,
 )
-from .driver import Driver, Hook, HookPhase
+from .driver import Driver, Hook, HookPhase, get_ready
 from .guard import Guard
 from .loops import Loop, current_loop, format_frames, frames_of
 from .managed import Managed
@@ -245,6 +245,8 @@ class Lifecycle:
                 if not self._members:
                     self._release()
                 raise
+        if member.loop.is_current():
+            member.loop.spawn(get_ready)
 
     def _attach(self, member: Member) -> None:
         """Find the server of `member` and take the signals, where there are any to take."""

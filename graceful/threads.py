@@ -11,6 +11,7 @@ are handed on by the hub of the thread that had them first, and this way it runs
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterable
@@ -29,6 +30,10 @@ __all__ = ["ThreadLoop", "in_thread", "original", "start_daemon", "start_work", 
 
 T = TypeVar("T")
 
+BACKEND: Final = "anyio._backends._asyncio"
+"""A private name of anyio's (4.16), which loads it when it is used: here after the signal, when a
+new version may lie where the files were. Without the name it does so."""
+
 LAST_TURN: Final = 1.0
 """Seconds in which the thread of a closed loop has ended, if its tasks let it."""
 
@@ -39,6 +44,8 @@ class ThreadLoop:
     name = "thread"
 
     def __init__(self) -> None:
+        with contextlib.suppress(ImportError):
+            import_module(BACKEND)
         self._lock = _lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._running: AsyncioLoop | None = None

@@ -408,6 +408,9 @@ async def test_members_whose_loop_is_gone_are_forgotten(world: World) -> None:
     """An app without a lifespan can't say when it is over; its loop can."""
 
     class Dead:
+        def is_current(self) -> bool:
+            return False
+
         def is_alive(self) -> bool:
             return False
 
@@ -563,6 +566,9 @@ print("alive", [t.name for t in threading.enumerate() if t.name == "graceful-sig
 
 class Running:
     """A loop of which only matters that it runs."""
+
+    def is_current(self) -> bool:
+        return False
 
     def is_alive(self) -> bool:
         return True
