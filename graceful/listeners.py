@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from socket import SHUT_RDWR, socket
 from typing import Any, Final
 
+import anyio
 import anyio.lowlevel
 
 __all__ = ["close_when_empty", "shut_down", "until_empty"]
@@ -23,6 +24,10 @@ task that a protocol starts there (CPython 3.11 to 3.13, `_accept_connection2`);
 
 EMPTY_PASSES: Final = 100
 """Turns of the event loop in which the accept queue must have been emptied."""
+
+EMPTY_WITHIN: Final = 1.0
+"""Seconds for the same: asyncio accepts as many in a turn as the backlog is long, if they come fast
+enough, and the linger of who is connected already would pass meanwhile."""
 
 
 async def close_when_empty(
@@ -61,15 +66,17 @@ async def until_empty(listeners: Iterable[int]) -> bool:
         listeners: descriptors of listeners from which tasks of this loop go on accepting.
 
     Returns:
-        False when clients came faster than they could be accepted, for `EMPTY_PASSES` turns, or
-        when nobody can come any more.
+        False when clients came faster than they could be accepted, for `EMPTY_PASSES` turns or
+        `EMPTY_WITHIN`, or when nobody can come any more.
     """
     poll = select.poll()
     for number in listeners:
         poll.register(number, select.POLLIN)
-    empty = 0
+    empty, give_up = 0, anyio.current_time() + EMPTY_WITHIN
     for _ in range(EMPTY_PASSES):
         await anyio.lowlevel.checkpoint()
+        if anyio.current_time() > give_up:
+            return False
         waiting = poll.poll(0)
         if any(event & select.POLLHUP for _, event in waiting):  # shut down by a sibling
             return False

@@ -559,8 +559,7 @@ class ServerContract:
             server.terminate()
             server.log.wait_event("draining", count=cls.launcher.voices)
             if cls.launcher.refuses_while_draining:
-                while not refused(server):
-                    pass
+                until(lambda: refused(server))
             seen.see("late", lambda: late.get("/"))
             time.sleep(0.7)  # the linger is a stretch of time: this is somewhere in it
             seen.see("later", lambda: later.get("/"))

@@ -11,7 +11,7 @@ from collections.abc import Generator
 import pytest
 
 from .contract import APP, goodbye, open_websocket, refused
-from .harness import ASKED, LIMIT, ROOT, Client, Launcher, ServerProcess, launch, settings
+from .harness import ASKED, LIMIT, ROOT, Client, Launcher, ServerProcess, launch, settings, until
 from .launchers_daphne import DAPHNE
 
 APPS = "tests.servers.daphne_apps"
@@ -204,8 +204,7 @@ def test_a_response_that_says_close_closes() -> None:
     with launch(DAPHNE, APP, env=env) as server, connected(server) as client:
         client.get("/")
         server.terminate()
-        while not refused(server):
-            pass
+        until(lambda: refused(server))
         assert client.get("/").closes
         assert client.at_end()
         assert not server.log.events("closing")
@@ -217,8 +216,7 @@ def test_an_upload_is_waited_for() -> None:
         upload.begin_upload("/upload", b"12345", length=10)
         server.terminate()
         server.log.wait_event("draining")
-        while not refused(server):
-            pass
+        until(lambda: refused(server))
         assert not server.log.events("closing")
         upload.upload(b"67890")
         assert upload.reply().body == b'{"bytes":10}'

@@ -33,7 +33,12 @@ from .launchers import GUNICORN_ASGI, GUNICORN_GTHREAD, GUNICORN_SYNC, GUNICORN_
 from .test_gunicorn_ladder import await_flipped
 from .test_gunicorn_retire import WSGI_APP, app_of, await_replaced, in_flight, on, worker_of
 
-QUICK = settings(propagation_delay=0.3, stream_window=0.2, linger=0.2)
+QUICK = {
+    **settings(propagation_delay=0.3, stream_window=0.2, linger=0.2),
+    "PYTHONDONTWRITEBYTECODE": "1",
+}
+"""Of a configuration that changes within a second, and not in length, Python would run the bytecode
+of before."""
 
 IMPORT = "from graceful.integrations import gunicorn as graceful_gunicorn\n"
 INSTALL = IMPORT + "graceful_gunicorn.install(globals(), grace_period=20)\n"

@@ -11,7 +11,7 @@ from collections.abc import Generator
 import pytest
 
 from .contract import refused
-from .harness import LIMIT, Client, ServerProcess, launch, settings
+from .harness import LIMIT, Client, ServerProcess, launch, settings, until
 from .launchers_waitress import WAITRESS, WAITRESS_SERVE
 from .wsgi_contract import APP, WsgiContract, open_ticks, told
 
@@ -54,8 +54,7 @@ def test_a_stop_as_it_should_be(options: tuple[str, ...]) -> None:
         slow.ask("GET", "/slow")
         server.terminate()
         server.log.wait_event("draining")
-        while not refused(server):
-            pass
+        until(lambda: refused(server))
         reply = idle.get("/")
         assert (reply.status, reply.closes) == (200, True)
         assert idle.at_end()

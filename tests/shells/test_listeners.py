@@ -105,9 +105,15 @@ def held(server: asyncio.Server) -> Generator[socket.socket]:
         yield copy
 
 
-def test_clients_without_end(run: Callable[[Main], None], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("limit", "value"), [("EMPTY_PASSES", listeners.HANDED_OVER - 1), ("EMPTY_WITHIN", -1.0)]
+)
+def test_clients_without_end(
+    run: Callable[[Main], None], monkeypatch: pytest.MonkeyPatch, limit: str, value: float
+) -> None:
     """A queue that is never empty: who was accepted is served, the rest is left to the siblings."""
-    monkeypatch.setattr(listeners, "EMPTY_PASSES", listeners.HANDED_OVER - 1)
+    monkeypatch.setattr(listeners, "EMPTY_PASSES", 10**9)
+    monkeypatch.setattr(listeners, limit, value)
 
     async def main() -> None:
         greeter = Greeter()
