@@ -85,7 +85,7 @@ async def get_ready() -> None:
     """Load what a driver needs of anyio, which else loads it when it is used: after the signal.
 
     That would take 50 to 100 ms, in which the loop serves nobody, and by then a new version may lie
-    where the files were. On the loop.
+    where the files were. As a task of the loop; a `ThreadLoop` does so without being started.
     """
     anyio.Event()
     anyio.move_on_after(0)

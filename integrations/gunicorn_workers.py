@@ -260,9 +260,7 @@ class GeventWorker(GunicornWorker):
         gone. An idle one it would leave open for as long as `keepalive` is.
         """
         worker, gevent = self._worker, import_module("gevent")
-        import_module(
-            "gevent.threadpool"
-        )  # now, and not in the stop when a thread of ours gets a hub
+        import_module("gevent.threadpool")  # not in the stop, when a thread of ours gets a hub
         self._http2 = blocking_connections(worker)
         self._gevent: Any = gevent
         self._serving: dict[Any, Any] = {}  # greenlets, with the limit of their last wait
