@@ -50,13 +50,12 @@ class Guard:
         settings: Settings,
     ) -> None:
         """Have `signals` arrive, also while the interpreter is blocked; in the main thread."""
-        self._trap = SignalTrap(arrived, clock)
-        self._trap.install(tuple(signals))
         self._watchdog = Watchdog(*self._reports)
         self._backstop = Backstop(
             settings.grace_period - settings.pre_stop - settings.exit_margin / 2
         )
-        self._backstop.install()
+        self._trap = SignalTrap(arrived, clock, self._backstop)
+        self._trap.install(tuple(signals))
 
     def follow_parent(
         self,
@@ -96,16 +95,12 @@ class Guard:
         for number, handler in self._replaced.items():
             signal.signal(number, handler)
         self._replaced.clear()
-        backstop, self._backstop = self._backstop, None
+        self._backstop = None
         trap, self._trap = self._trap, None
-        if backstop is not None:
-            backstop.uninstall()
         if trap is not None:
             trap.restore()
 
     def abandon(self) -> None:
         """After a fork, in the child: let go of what is the parent's."""
-        if self._backstop is not None:
-            self._backstop.abandon()
         if self._trap is not None:
             self._trap.abandon()

@@ -13,7 +13,7 @@ from typing import Any, Final
 import anyio
 import anyio.lowlevel
 
-__all__ = ["close_when_empty", "shut_down", "until_empty"]
+__all__ = ["EMPTY_PASSES", "EMPTY_WITHIN", "close_when_empty", "shut_down", "until_empty"]
 
 HANDED_OVER: Final = 4
 """Turns in which a client that was accepted gets to the server's own code.

@@ -24,6 +24,7 @@ from queue import SimpleQueue
 from types import FrameType
 from typing import Any
 
+from .backstop import Backstop
 from .wakeup import Wakeup
 
 __all__ = ["HANDLED", "SignalTrap", "in_main_thread"]
@@ -44,6 +45,7 @@ class SignalTrap:
     Args:
         on_signal: called in a thread of its own with the signal and the clock when it came.
         clock: gives seconds on the monotonic clock of the lifecycle.
+        backstop: see `Wakeup`.
     """
 
     should_exit = False
@@ -52,13 +54,14 @@ class SignalTrap:
         self,
         on_signal: Callable[[signal.Signals, float], None],
         clock: Callable[[], float] = time.monotonic,
+        backstop: Backstop | None = None,
     ) -> None:
         self._on_signal = on_signal
         self._clock = clock
         self._caught: SimpleQueue[tuple[int, float] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self.previous: dict[signal.Signals, Handler] = {}
-        self._wakeup = Wakeup(self.previous)
+        self._wakeup = Wakeup(self.previous, backstop)
 
     def install(self, signals: tuple[signal.Signals, ...] = HANDLED) -> None:
         """Take over `signals`. Must be called in the main thread."""

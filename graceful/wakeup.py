@@ -3,11 +3,15 @@
 Python runs handlers in the main thread, between two bytecodes. A signal that comes after its last
 look for signals and before the system call in which it goes to sleep, or that the kernel gives to
 another thread, is only written down, and waits until that call returns: on an idle loop for ever.
-Event loops that take signals themselves have a wake-up descriptor against it, and where one is set
-it stays. Where none is, it is ours:
+Event loops that take signals themselves have a wake-up descriptor against it. Where none is, it is
+ours:
 
     SIGTERM ─► C handler writes its number into our pipe ─► our thread waits for the handler to run,
             and interrupts the main thread's system call with `NUDGE` until it does
+
+The same pipe tells libc of a signal where Python can't run (backstop.py). A process has one wake-up
+descriptor only: where a loop's is set, and there is no backstop to be told, it stays; else ours
+takes its place, and our thread writes into theirs whatever comes.
 
 A number in the pipe is a hint and never a signal by itself: a child between fork and exec writes
 into the same pipe. What a signal means, and what its handler does, is not of this file.
@@ -15,13 +19,20 @@ into the same pipe. What a signal means, and what its handler does, is not of th
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 import select
 import signal
 import threading
-from collections.abc import Collection
+import time
+from collections.abc import Callable, Collection
+from functools import partial
 from types import FrameType
-from typing import Final
+from typing import Any, Final
+
+from .backstop import Backstop
+from .threads import original, start_daemon
 
 __all__ = ["Wakeup"]
 
@@ -32,39 +43,47 @@ chose it to interrupt threads for these reasons."""
 PAUSES: Final = (0.02, 0.1, 0.5, 2.0)
 """Seconds that the handler gets before the main thread is interrupted, and again, and again."""
 
+UNSETTLED: Final = 0.01
+"""Seconds after which the backstop is asked again."""
+
+NOBODYS: Final = -1
+"""What Python says when no descriptor is set."""
+
 OVER: Final = b"\0"
 """Ends the thread; no signal has this number."""
 
 
 class Wakeup:
-    """The wake-up descriptor of this process, where nobody else has set one, until `close`.
+    """The wake-up descriptor of this process until `close`.
 
     Args:
-        signals: those whose handlers call `noticed`.
+        signals: those whose handlers call `noticed`; they are set before `install`.
+        backstop: what is to be told of them although Python can't run.
     """
 
-    def __init__(self, signals: Collection[int]) -> None:
+    def __init__(self, signals: Collection[int], backstop: Backstop | None = None) -> None:
         self._signals = signals
+        self._backstop = backstop or Backstop(0)
+        self._handlers: dict[int, Any] = {}
+        self._theirs = NOBODYS
         self._noticed = 0
         self._pipe: tuple[int, int] | None = None
-        self._thread: threading.Thread | None = None
+        self._has_ended: Callable[[], bool] | None = None
 
     def install(self) -> None:
         """Begin. In the main thread."""
         reader, writer = self._pipe = os.pipe()
         os.set_blocking(writer, False)
-        others = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        if others != -1:
-            signal.set_wakeup_fd(others)
+        self._theirs = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        if not self._backstop.install(reader) and self._theirs != NOBODYS:
+            signal.set_wakeup_fd(self._theirs, warn_on_full_buffer=False)
             self._close_pipe()
             self._pipe = None
             return
+        self._handlers = {number: signal.getsignal(number) for number in self._signals}
         if signal.getsignal(NUDGE) is signal.SIG_DFL:
             signal.signal(NUDGE, _nudged)
-        self._thread = threading.Thread(
-            target=self._run, args=(reader,), name="graceful-wakeup", daemon=True
-        )
-        self._thread.start()
+        self._has_ended = start_daemon(partial(self._run, reader), "graceful-wakeup")
         _installed.append(self)
 
     def noticed(self) -> None:
@@ -73,15 +92,22 @@ class Wakeup:
 
     def close(self) -> None:
         """Give everything back, and end the thread. In the main thread; may be called twice."""
-        if self._thread is None or self._pipe is None:
+        if self._has_ended is None or self._pipe is None:
             return
         nobody_elses = self._withdraw()
+        self._backstop.let_go()
         os.write(self._pipe[1], OVER)
-        self._thread.join()
+        self._has_ended()
+        self._backstop.uninstall()
         self._let_go(nobody_elses)
 
     def forget_in_child(self) -> None:
-        """After a fork, in the child: the thread is the parent's, and so is what the pipe says."""
+        """After a fork, in the child: the thread is the parent's, and so is what the pipe says.
+
+        Nor is the descriptor of the parent's loop put back: what comes of it is the parent's, too.
+        """
+        self._theirs = NOBODYS
+        self._backstop.abandon()
         self._let_go(self._withdraw())
 
     def _withdraw(self) -> bool:
@@ -93,16 +119,19 @@ class Wakeup:
         assert self._pipe is not None
         if signal.getsignal(NUDGE) is _nudged:
             signal.signal(NUDGE, signal.SIG_DFL)
-        others = signal.set_wakeup_fd(-1)
-        if others in (-1, self._pipe[1]):
-            return True
-        signal.set_wakeup_fd(others)
-        return False
+        now = signal.set_wakeup_fd(NOBODYS)
+        if now == self._pipe[1]:
+            with contextlib.suppress(OSError, ValueError):  # theirs is gone
+                signal.set_wakeup_fd(self._theirs, warn_on_full_buffer=False)
+        elif now != NOBODYS:
+            signal.set_wakeup_fd(now, warn_on_full_buffer=False)
+            return False
+        return True
 
     def _let_go(self, nobody_elses: bool) -> None:
         if nobody_elses:
             self._close_pipe()
-        self._thread = self._pipe = None
+        self._has_ended = self._pipe = None
         _installed.remove(self)
 
     def _close_pipe(self) -> None:
@@ -110,23 +139,47 @@ class Wakeup:
             os.close(end)
 
     def _run(self, reader: int) -> None:
-        poll = select.poll()
-        poll.register(reader, select.POLLIN)
         came = 0
         pauses = iter(PAUSES)
+        nudges_at = math.inf
         while True:
             came = max(came, self._noticed)  # where another descriptor was set for a while
-            pause = next(pauses, None) if came > self._noticed else None
-            if pause is None:  # noticed, or two at once, of which Python made one
-                came = self._noticed
-            if poll.poll(None if pause is None else pause * 1000):
-                said = os.read(reader, 512)
-                if OVER in said:
-                    return
+            if came == self._noticed:
+                nudges_at = math.inf
+            again_at = time.monotonic() + UNSETTLED if self._backstop.settle() else math.inf
+            said = self._read(reader, min(nudges_at, again_at))
+            if OVER in said:
+                return
+            if said:
+                self._pass_on(said)
                 came += sum(number in self._signals for number in said)
                 pauses = iter(PAUSES)
-            elif came > self._noticed:
+            elif came == self._noticed or time.monotonic() < nudges_at:
+                continue
+            else:
                 _nudge()
+            if (pause := next(pauses, None)) is None:  # two at once, of which Python made one
+                came = self._noticed
+            else:
+                nudges_at = time.monotonic() + pause
+
+    def _read(self, reader: int, until: float) -> bytes:
+        """Return the numbers that have come; none when it is `until`, on the monotonic clock."""
+        pause = None if math.isinf(until) else max(0.0, until - time.monotonic())
+        if self._backstop.watches:
+            return self._backstop.read(pause, self._is_awaited)
+        poll = original("select", "poll")()
+        poll.register(reader, select.POLLIN)
+        return os.read(reader, 512) if poll.poll(pause and pause * 1000) else b""
+
+    def _pass_on(self, said: bytes) -> None:
+        if self._theirs != NOBODYS:
+            with contextlib.suppress(OSError):  # full, so that it wakes anyhow; or gone
+                os.write(self._theirs, said)
+
+    def _is_awaited(self, number: int) -> bool:
+        """Whether the handler that calls `noticed` is still the one that the signal has."""
+        return number in self._handlers and signal.getsignal(number) == self._handlers[number]
 
 
 def _nudge() -> None:

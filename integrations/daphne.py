@@ -31,6 +31,7 @@ import asyncio
 import contextlib
 import select
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Final
@@ -52,15 +53,13 @@ from graceful.core.farewell import SERVICE_RESTART
 from graceful.core.inflight import Hold
 from graceful.core.traits import traits_named
 from graceful.lifecycle import current
+from graceful.listeners import EMPTY_PASSES, EMPTY_WITHIN
 from graceful.servers import ServerOwner
 from graceful.signals import Handler
 
 __all__ = ["DaphneServer", "detect", "prepare"]
 
 reactor: Any = installed
-
-EMPTY_PASSES: Final = 100
-"""Rounds of accepting in which the queue must have been emptied: without descriptors none does."""
 
 LOOKS: Final = 0.02
 """Seconds between two looks at what only Twisted knows, in a drain."""
@@ -307,13 +306,14 @@ def _serves_http(factory: Any) -> bool:
 
 
 def _empty(port: Any) -> None:
-    """Take in who waits in the accept queue."""
+    """Take in who waits in the accept queue; without free descriptors nobody can be."""
     if not port.connected:
         return
     poll = select.poll()
     poll.register(port.fileno(), select.POLLIN)
+    give_up = time.monotonic() + EMPTY_WITHIN
     for _ in range(EMPTY_PASSES):
-        if not poll.poll(0):
+        if not poll.poll(0) or time.monotonic() > give_up:
             break
         port.doRead()
 

@@ -44,8 +44,8 @@ WAITS = {
         "wait": "an app must not return before a close that its return would replace",
     },
     "graceful.backstop": {
-        "sleep": "the helper thread arms the alarm a moment after the signal",
-        "aio_suspend": "the C library waits, in a thread that needs no GIL",
+        "sleep": "the very end: the C library sets its alarm a moment after the signal",
+        "aio_suspend": "the wake-up's thread awaits the next signal together with the C library",
     },
     "graceful.driver": {
         "wait": "the only file that walks through a stop",
@@ -130,7 +130,6 @@ WAITS = {
         "wait": "its thread sleeps until the process has to be gone",
         "join": "a bare write to stderr gets a moment",
     },
-    "graceful.wakeup": {"join": "its thread ends on a byte in its pipe"},
 }
 """Who else than the driver sleeps or waits, how, and why. Add a line only with a reason."""
 

@@ -142,10 +142,10 @@ def test_a_child_after_a_fork_has_none(handled: Handled) -> None:
     handled.wakeup.install()
     child = os.fork()
     if not child:
-        fresh = signal.set_wakeup_fd(-1) == -1 and not handled.wakeup._thread
+        fresh = signal.set_wakeup_fd(-1) == -1 and not handled.wakeup._has_ended
         os._exit(0 if fresh and signal.getsignal(signal.SIGURG) is signal.SIG_DFL else 1)
     assert os.waitpid(child, 0)[1] == 0
-    assert handled.wakeup._thread is not None
+    assert handled.wakeup._has_ended is not None
 
 
 def test_a_handler_of_the_program_for_the_nudge(handled: Handled) -> None:
