@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import re
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Generator
 
@@ -284,3 +286,33 @@ def test_a_websocket_whose_client_says_nothing_more() -> None:
         assert goodbye(talk).code == 1012
         held.send("release")
         assert server.wait(LIMIT / 2) == 0
+
+
+WITHOUT_END = """
+import socket, time
+import daphne.server
+from graceful.integrations.daphne import EMPTY_WITHIN, _empty
+
+class Slow:
+    "A port whose queue is never empty, and which takes its time for each client."
+    connected, accepted = True, 0
+    def __init__(self, listener): self.fileno = listener.fileno
+    def doRead(self):
+        time.sleep(EMPTY_WITHIN / 5)
+        self.accepted += 1
+
+with socket.create_server(("127.0.0.1", 0)) as listener:
+    waiting = socket.create_connection(listener.getsockname())
+    port = Slow(listener)
+    _empty(port)
+print(port.accepted)
+"""
+
+
+def test_clients_without_end() -> None:
+    """They are taken in for a second: the linger of who is connected already passes meanwhile."""
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_END], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert 1 <= int(done.stdout) <= 6
