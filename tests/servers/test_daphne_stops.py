@@ -290,7 +290,7 @@ def test_a_websocket_whose_client_says_nothing_more() -> None:
 
 WITHOUT_END = """
 import socket, time
-import daphne.server
+import daphne.server, graceful.asgi
 from graceful.integrations.daphne import EMPTY_WITHIN, _empty
 
 class Slow:
