@@ -163,6 +163,10 @@ class Backstop:
             self._begin_again()
         return False
 
+    def was_not_ours(self) -> None:
+        """No signal came to this process: a child between fork and exec writes into its pipe."""
+        self._ours = False
+
     def held(self) -> float:
         """Python runs: return how long ago the signal came, in seconds; 0.0 if just now."""
         left = _running() if self._is_told() and not self._spent else 0.0

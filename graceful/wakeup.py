@@ -38,7 +38,7 @@ __all__ = ["Wakeup"]
 
 NUDGE: Final = signal.SIGURG
 """Ignored unless somebody handles it, and every program has to expect it at any time: Go's runtime
-chose it to interrupt threads for these reasons."""
+chose it to interrupt threads for these reasons. Its number is higher than theirs: see `nudged`."""
 
 PAUSES: Final = (0.02, 0.1, 0.5, 2.0)
 """Seconds that the handler gets before the main thread is interrupted, and again, and again."""
@@ -67,6 +67,7 @@ class Wakeup:
         self._handlers: dict[int, Any] = {}
         self._theirs = NOBODYS
         self._noticed = 0
+        self._nudged = False
         self._pipe: tuple[int, int] | None = None
         self._has_ended: Callable[[], bool] | None = None
 
@@ -89,6 +90,12 @@ class Wakeup:
     def noticed(self) -> None:
         """A handler runs. Only counts: it may be called in the handler."""
         self._noticed += 1
+
+    def nudged(self) -> None:
+        """The main thread has been interrupted. Python runs the handlers of lower numbers first, so
+        that of a signal which really came has run by now. Called in a handler.
+        """
+        self._nudged = True
 
     def close(self) -> None:
         """Give everything back, and end the thread. In the main thread; may be called twice."""
@@ -150,9 +157,10 @@ class Wakeup:
             said = self._read(reader, min(nudges_at, again_at))
             if OVER in said:
                 return
-            if said:
-                self._pass_on(said)
-                came += sum(number in self._signals for number in said)
+            self._pass_on(said)
+            if new := sum(number in self._signals for number in said):  # a nudge has one, too
+                came += new
+                self._nudged = False
                 pauses = iter(PAUSES)
             elif came == self._noticed or time.monotonic() < nudges_at:
                 continue
@@ -160,6 +168,8 @@ class Wakeup:
                 _nudge()
             if (pause := next(pauses, None)) is None:  # two at once, of which Python made one
                 came = self._noticed
+                if self._nudged:  # or it was somebody else's
+                    self._backstop.was_not_ours()
             else:
                 nudges_at = time.monotonic() + pause
 
@@ -173,7 +183,7 @@ class Wakeup:
         return os.read(reader, 512) if poll.poll(pause and pause * 1000) else b""
 
     def _pass_on(self, said: bytes) -> None:
-        if self._theirs != NOBODYS:
+        if said and self._theirs != NOBODYS:
             with contextlib.suppress(OSError):  # full, so that it wakes anyhow; or gone
                 os.write(self._theirs, said)
 
@@ -190,6 +200,8 @@ def _nudge() -> None:
 
 def _nudged(number: int, frame: FrameType | None) -> None:
     """The call that the main thread was in has been interrupted, which is all that was wanted."""
+    for wakeup in _installed:
+        wakeup.nudged()
 
 
 _installed: list[Wakeup] = []

@@ -201,6 +201,23 @@ hold_gil(30)
     assert (done.returncode, done.stdout) == (-signal.SIGALRM, "alive\n")
 
 
+def test_a_number_without_a_signal() -> None:
+    """A child between fork and exec writes into its parent's pipe, too: it asks nobody to stop, and
+    the next signal is watched as before."""
+    succeeds("""
+backstop = watch(4)
+os.write(wakeup._pipe[1], bytes([signal.SIGTERM]))
+until(alarm)
+until(lambda: backstop.watches)
+time.sleep(0.2)
+assert not alarm() and not came
+signal.raise_signal(signal.SIGTERM)
+until(alarm)
+backstop.disarm()
+assert came == [signal.SIGTERM]
+""")
+
+
 def test_an_event_loop_that_takes_signals_itself() -> None:
     """It has a wake-up descriptor, and there is only one: ours takes its place, and whatever comes
     is passed on. In the end it is back."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from graceful import wakeup
 from graceful.wakeup import Wakeup
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
@@ -83,13 +84,29 @@ def test_every_signal_once(handled: Handled) -> None:
     assert [at < woke for at in handled.at] == [True, True, True, False]
 
 
-def test_a_number_without_a_signal_is_nothing(handled: Handled) -> None:
+def count_nudges(monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    """Return a list that gets one more with every nudge from now on."""
+    nudge, nudges = wakeup._nudge, list[None]()
+
+    def counted() -> None:
+        nudges.append(None)
+        nudge()
+
+    monkeypatch.setattr(wakeup, "_nudge", counted)
+    return nudges
+
+
+def test_a_number_without_a_signal_is_nothing(
+    handled: Handled, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A child between fork and exec writes into our pipe, too."""
     handled.wakeup.install()
     assert handled.wakeup._pipe is not None
     os.write(handled.wakeup._pipe[1], bytes([signal.SIGTERM]))
-    asleep(0.5)
+    nudges = count_nudges(monkeypatch)
+    asleep(4)
     assert handled.at == []
+    assert len(nudges) == len(wakeup.PAUSES)  # and not for ever
     elsewhere(signal.SIGTERM)  # and the next one is noticed as ever
     woke = asleep(4)
     assert [at < woke - 1 for at in handled.at] == [True]
