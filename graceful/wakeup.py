@@ -104,9 +104,9 @@ class Wakeup:
         nobody_elses = self._withdraw()
         self._backstop.let_go()
         os.write(self._pipe[1], OVER)
-        self._has_ended()
+        over = self._has_ended()  # if it has no turn, it reads from the pipe later
         self._backstop.uninstall()
-        self._let_go(nobody_elses)
+        self._let_go(nobody_elses and over)
 
     def forget_in_child(self) -> None:
         """After a fork, in the child: the thread is the parent's, and so is what the pipe says.
@@ -135,8 +135,8 @@ class Wakeup:
             return False
         return True
 
-    def _let_go(self, nobody_elses: bool) -> None:
-        if nobody_elses:
+    def _let_go(self, unused: bool) -> None:
+        if unused:
             self._close_pipe()
         self._has_ended = self._pipe = None
         _installed.remove(self)
