@@ -176,7 +176,7 @@ def test_a_failing_check_is_named() -> None:
 def test_checks_on_a_blocked_loop_make_it_unready(monkeypatch: pytest.MonkeyPatch) -> None:
     """A loop that doesn't answer in time is said to be blocked, and is asked anew next time."""
     monkeypatch.setattr(probe_server, "SLACK", 0.01)
-    process = Process(replace(SETTINGS, check_timeout=0.01), database=ok)
+    process = Process(replace(SETTINGS, check_timeout=0.25), database=ok)
     with process, running_loop(process) as loop:
         with blocked(loop):
             assert process.get("/readyz") == (503, {"status": "unready", "event_loop": "blocked"})
