@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import Token
 from dataclasses import dataclass
 from types import FrameType, TracebackType
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from ._wsgi_servers import announces_close
 from .context import StreamClosed, exchange_var
@@ -116,6 +116,33 @@ class WsgiExchange(Exchange):
     _boundary: EventBoundary | None = None  # of a stream that can be ended with a farewell
     _last_words: bytes | None = None  # of a declared stream; None = an SSE farewell
 
+    @classmethod
+    def begun(cls, shell: Shell, environ: Environ, start_response: StartResponse) -> Self:
+        """Return a new exchange for one call of the app, in flight and current from here on."""
+        exchange = cls()
+        exchange.shell = shell
+        exchange.environ = environ
+        exchange._start = start_response
+        exchange._headers = None
+        exchange._parts = NO_PARTS
+        exchange._first = None
+        exchange._plain = True
+        clock = shell.clock
+        exchange.began = clock()
+        shell.live[exchange] = None
+        exchange._token = enter_context(exchange)
+        return exchange
+
+    def take(self, body: Iterable[bytes]) -> None:
+        """The app has returned `body`, which is iterated over by way of this."""
+        self._body = body
+        self._parts = iter(body)
+
+    def withdraw(self) -> None:
+        """It has begun for nothing: somebody else serves this request."""
+        self.shell.tracker.drop(self)
+        leave_context(self._token)
+
     # -- for handlers --------------------------------------------------------------------
 
     def declare_stream(
@@ -162,7 +189,8 @@ class WsgiExchange(Exchange):
         if not self.shell.tracker.plain:
             headers = self._start_late(headers)
         if exc_info is None:
-            self._write = self._start(status, headers)
+            start = self._start
+            self._write = start(status, headers)
             return self
         try:
             self._recognised = False

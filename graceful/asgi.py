@@ -144,8 +144,9 @@ class GracefulMiddleware:
         live = shell.live
         live[exchange] = None
         token = enter_context(exchange)
+        app = self.app  # a call of what an attribute holds is dearer than one of a name
         try:
-            await self.app(scope, exchange.receive, exchange.send)
+            await app(scope, exchange.receive, exchange.send)
         except BaseException as error:
             if not exchange.forgives(error):
                 raise

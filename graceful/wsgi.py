@@ -152,11 +152,12 @@ class GracefulMiddleware:
         if outer is not None or not shell.tracker.plain:
             exchange._plain = False
             if exchange.is_too_late(exchange.began):
-                exchange.abandon()
+                shell.tracker.drop(exchange)
                 return _refuse(start_response, "draining", exchange.close_headers())
         exchange._token = enter_context(exchange)
+        app = self.app  # a call of what an attribute holds is dearer than one of a name
         try:
-            body = self.app(environ, exchange.start_response)
+            body = app(environ, exchange.start_response)
             exchange._body = body
             kind: type = body.__class__
             if kind is list and (exchange._plain or not exchange.farewell_due):
@@ -172,13 +173,22 @@ class GracefulMiddleware:
                     raise
                 raise _no_body(body) from None
         except BaseException as error:
-            exchange.abandon()
-            if exchange.forgives(error):
-                return ()
-            if exchange.is_cut_by(error):
-                return _refuse(start_response, "draining", exchange.close_headers())
-            raise
+            answer = self._failed(exchange, error, start_response)
+            if answer is None:
+                raise
+            return answer
         return exchange
+
+    def _failed(
+        self, exchange: WsgiExchange, error: BaseException, start_response: StartResponse
+    ) -> Iterable[bytes] | None:
+        """Return the answer to an `error` of the app that is our doing; None = it is its own."""
+        exchange.abandon()
+        if exchange.forgives(error):
+            return ()
+        if exchange.is_cut_by(error):
+            return _refuse(start_response, "draining", exchange.close_headers())
+        return None
 
     # -- probes --------------------------------------------------------------------------------
 

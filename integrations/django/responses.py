@@ -38,7 +38,12 @@ def whole(messages: Sequence[Message]) -> Response | None:
 
 def end_with(response: Response, over: Callable[[], None]) -> None:
     """Call `over` when `response` is closed, or dropped by somebody who does not close it."""
-    response.close = _Close(response, over)
+    close = _Close()
+    close.over = over
+    close.called = False
+    close.response = weakref.ref(response)
+    close.kept = response if response.streaming and _is_file(response) else None
+    response.close = close
 
 
 def _is_file(response: Response) -> bool:
@@ -49,26 +54,25 @@ class _Close:
     """Takes the place of `close` on one response.
 
     Held weakly, for otherwise each response would be a cycle; but a file wrapper of the server's
-    takes this instead of the response, which then has nobody else.
+    takes this instead of the response, which then has nobody else. Each request pays for one, and
+    an `__init__` would cost as much as all of it.
     """
 
-    __slots__ = ("_called", "_kept", "_over", "_response")
-
-    def __init__(self, response: Response, over: Callable[[], None]) -> None:
-        self._response: Callable[[], Any] = weakref.ref(response)
-        self._kept = response if response.streaming and _is_file(response) else None
-        self._over = over
-        self._called = False
+    __slots__ = ("called", "kept", "over", "response")
+    response: Callable[[], Any]
+    over: Callable[[], None]
+    kept: Response
+    called: bool
 
     def __call__(self) -> None:
-        response = self._response()
+        response = self.response()
         try:
             if response is not None:
                 type(response).close(response)
         finally:
-            self._called = True
-            self._over()
+            self.called = True
+            self.over()
 
     def __del__(self) -> None:
-        if not self._called:
-            self._over()
+        if not self.called:
+            self.over()

@@ -13,6 +13,8 @@ from typing import Any, Final
 
 from django.core.handlers.wsgi import WSGIHandler
 
+from graceful._wsgi_exchange import WsgiExchange
+from graceful.context import exchange_var
 from graceful.wsgi import GracefulMiddleware as WsgiMiddleware
 
 from .conf import Configuration
@@ -24,6 +26,8 @@ Request = Any
 Response = Any
 Environ = dict[str, Any]
 Headers = list[tuple[str, str]]
+
+get_exchange = exchange_var.get
 
 WIRE: Final = "graceful.django"
 """Where the environ carries a request through the shell."""
@@ -49,6 +53,15 @@ class _Wire:
         """What the shell takes for the server's `start_response`."""
         self.status, self.headers = status, headers
         return _no_write
+
+    def answered(
+        self, response: Response, start_response: Callable[..., object]
+    ) -> Iterable[bytes]:
+        """Tell the shell of the response; return the body that it is to see."""
+        self.response = response
+        self.given = response.items()
+        start_response(self.status, self.given)
+        return response.streaming_content if _is_streamed(response) else WHOLE
 
     def force_close(self) -> None:
         """What the shell asks of a server that drops the header (gunicorn)."""
@@ -88,7 +101,57 @@ class WsgiSide(WsgiMiddleware):
         return "Django"
 
     def serve(self, request: Request) -> Response:
-        """Serve one request."""
+        """Serve one request.
+
+        The short way is the shell's in short, for a process that is SERVING: a whole response needs
+        nothing of it but to be counted until it is closed.
+        """
+        shell, environ = self._shell, request.environ
+        if (
+            shell is None
+            or not shell.tracker.plain
+            or get_exchange() is not None
+            or environ.get("PATH_INFO") in self._probe_paths
+        ):
+            return self._serve_any(request)
+        exchange = WsgiExchange.begun(shell, environ, _no_write)
+        # Asked after the line above: the driver, in its thread, turns the two the other way round.
+        if not shell.tracker.plain:
+            exchange.withdraw()
+            return self._serve_any(request)
+        get_response = self._get_response
+        try:
+            response = get_response(request)
+        except BaseException as error:
+            answer = self._serve_failed(exchange, error, request)
+            if answer is None:
+                raise
+            return answer
+        if response.streaming or not shell.tracker.plain:
+            return self._carry(exchange, request, response)
+        end_with(response, exchange.close)
+        return response
+
+    def _carry(self, exchange: WsgiExchange, request: Request, response: Response) -> Response:
+        """Have the response to a request that has gone the short way go through its exchange."""
+        wire = _Wire(request)
+        exchange._start = wire.start
+        body = wire.answered(response, exchange.start_response)
+        if body is not WHOLE:
+            exchange.take(body)
+        return wire.carried(exchange, body is not WHOLE)
+
+    def _serve_failed(
+        self, exchange: WsgiExchange, error: BaseException, request: Request
+    ) -> Response | None:
+        """Return the answer to an `error` of the app that is our doing; None = it is its own."""
+        wire = _Wire(request)
+        exchange._start = wire.start
+        answer = self._failed(exchange, error, wire.start)
+        return None if answer is None else wire.carried(answer, streamed=False)
+
+    def _serve_any(self, request: Request) -> Response:
+        """Serve any request, in any phase: the shell does it."""
         wire = _Wire(request)
         request.environ[WIRE] = wire
         try:
@@ -99,11 +162,7 @@ class WsgiSide(WsgiMiddleware):
 
     def _respond(self, environ: Environ, start_response: Callable[..., object]) -> Iterable[bytes]:
         wire: _Wire = environ.pop(WIRE)
-        wire.response = response = self._get_response(wire.request)
-        wire.given = response.items()  # a view: a list of them would cost as much as all the rest
-        start_response(wire.status, wire.given)
-        parts: Iterable[bytes] = response.streaming_content if _is_streamed(response) else WHOLE
-        return parts
+        return wire.answered(self._get_response(wire.request), start_response)
 
 
 def _is_streamed(response: Response) -> bool:
@@ -124,5 +183,5 @@ def _start_response() -> object:
     return frame.f_locals.get("start_response") if frame is not None else None
 
 
-def _no_write(*_: object) -> None:
+def _no_write(*_: object) -> Any:
     """Django has no use for `write`."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import json
+import sys
+from collections.abc import Callable, Iterator
 from typing import Any
 from wsgiref.util import FileWrapper, setup_testing_defaults
 
@@ -11,12 +13,15 @@ import pytest
 from django.core.handlers.wsgi import WSGIHandler
 from django.test import Client, override_settings
 
+import graceful
+from graceful._wsgi_exchange import WsgiExchange
+from graceful.context import exchange_var
 from graceful.core.inflight import Exchange
 from graceful.core.phases import Phase
 from graceful.lifecycle import Lifecycle
 from graceful.wsgi import GracefulMiddleware as WsgiMiddleware
 
-from .urls import closed
+from .urls import closed, meanwhile
 
 FAREWELL = b"event: reconnect\n"
 
@@ -25,8 +30,11 @@ class Wrapper(FileWrapper):
     """The file wrapper of a server that is not built on wsgiref's handlers."""
 
 
-def start(path: str, **more: Any) -> tuple[str, dict[str, str], Any]:
-    """Call Django's handler; returns status, headers and the body that is to be closed."""
+def start(path: str, handler: Any = None, **more: Any) -> tuple[str, dict[str, str], Any]:
+    """Call a handler of Django's, a new one if none is given.
+
+    Returns status, headers and the body that is to be closed.
+    """
     environ: dict[str, Any] = {"PATH_INFO": path, "HTTP_HOST": "example.org"}
     setup_testing_defaults(environ)
     environ |= {"wsgi.file_wrapper": Wrapper, "SERVER_SOFTWARE": "a server", **more}
@@ -35,8 +43,8 @@ def start(path: str, **more: Any) -> tuple[str, dict[str, str], Any]:
     def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> None:
         answer[:] = [status, dict(headers)]
 
-    handler: Any = WSGIHandler()
-    body = handler(environ, start_response)
+    called: Any = handler or WSGIHandler()
+    body = called(environ, start_response)
     return answer[0], answer[1], body
 
 
@@ -128,10 +136,83 @@ def test_a_drain_says_close_where_the_server_allows_it(lifecycle: Lifecycle) -> 
         assert "Connection" not in start(path, SERVER_PROTOCOL="HTTP/2")[1]
 
 
-def test_an_open_stream_is_told_at_its_next_event(lifecycle: Lifecycle) -> None:
+@pytest.fixture
+def serving(lifecycle: Lifecycle) -> Any:
+    """A handler that has served a request: the next one goes the short way."""
+    exchange_var.set(None)  # other tests leave one that is over, which is looked at more closely
+    handler = WSGIHandler()
+    start("/quick-sync", handler)[2].close()
+    return handler
+
+
+@pytest.fixture
+def happens() -> Iterator[list[Callable[[], None]]]:
+    """What the view `eventful` does; nothing in other tests."""
+    meanwhile.clear()
+    yield meanwhile
+    meanwhile.clear()
+
+
+@pytest.mark.parametrize("query", ["whole", ""])
+def test_a_drain_that_begins_while_a_view_is_at_work(
+    lifecycle: Lifecycle, serving: Any, happens: list[Callable[[], None]], query: str
+) -> None:
+    """Its response says close like those of later requests, and a stream is sent away."""
+    happens.append(lambda: begin_drain(lifecycle))
+    _, headers, body = start("/eventful", serving, QUERY_STRING=query)
+    assert headers["Connection"] == "close"
+    assert len(lifecycle.tracker) == 1
+    sent = b"".join(body)
+    assert sent == b"done" if query else sent.startswith(b"retry: ")
+    body.close()
+    assert len(lifecycle.tracker) == 0
+    assert graceful.current_exchange() is None
+
+
+def test_a_drain_that_begins_just_before_a_request_is_counted(
+    lifecycle: Lifecycle, serving: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was let in, and is looked at once more when the driver can see it."""
+    begun = WsgiExchange.begun
+
+    def late(*arguments: Any) -> WsgiExchange:
+        begin_drain(lifecycle)
+        lifecycle.move(lifecycle.core.drained)
+        return begun(*arguments)
+
+    monkeypatch.setattr(WsgiExchange, "begun", late)
+    status, headers, body = start("/quick-sync", serving)
+    assert (status[:3], headers["Connection"], b"".join(body)) == ("503", "close", b"draining")
+    assert len(lifecycle.tracker) == 0
+    assert lifecycle.tracker.served == 1
+    assert graceful.current_exchange() is None
+
+
+def test_a_worker_that_ends_under_its_view(
+    lifecycle: Lifecycle, serving: Any, happens: list[Callable[[], None]]
+) -> None:
+    """gunicorn's sync worker does so by an exit: a 503 when all is cut, and else none of ours."""
+    happens.append(sys.exit)
+    with pytest.raises(SystemExit):
+        start("/eventful", serving)
+    assert len(lifecycle.tracker) == 0
+    assert graceful.current_exchange() is None
+
+    def cut() -> None:
+        begin_drain(lifecycle)
+        lifecycle.core.rung = 3
+
+    happens.insert(0, cut)
+    status, headers, body = start("/eventful", serving)
+    assert (status[:3], headers["Connection"], b"".join(body)) == ("503", "close", b"draining")
+    assert [straggler.name for straggler in lifecycle.core.tally.cut] == ["GET /eventful"]
+    assert len(lifecycle.tracker) == 0
+
+
+def test_an_open_stream_is_told_at_its_next_event(lifecycle: Lifecycle, serving: Any) -> None:
     """With a whole event before it, and the app's generator is closed with the response."""
     closed.clear()
-    status, headers, body = start("/endless")
+    status, headers, body = start("/endless", serving)
     assert (status, headers["Content-Type"]) == ("200 OK", "text/event-stream")
     parts = iter(body)
     assert next(parts) == b"data: 1\n\n"

@@ -51,6 +51,19 @@ def waits(request: Request) -> Response:
     return HttpResponse(b"done")
 
 
+meanwhile: list[Callable[[], None]] = []
+"""What happens while the view below is at work."""
+
+
+def eventful(request: Request) -> Response:
+    """Answers when something has happened: whole, or as a stream of events."""
+    for happens in meanwhile:
+        happens()
+    if "whole" in request.GET:
+        return HttpResponse(b"done")
+    return StreamingHttpResponse([b"data: 1\n\n"], content_type="text/event-stream")
+
+
 async def stubborn(request: Request) -> Response:
     """Outlasts every drain, and answers when it is cancelled."""
     try:
@@ -166,6 +179,7 @@ urlpatterns = [
     path("quick-sync", quick_sync),
     path("slow", slow),
     path("waits", waits),
+    path("eventful", eventful),
     path("stubborn", stubborn),
     path("fails", fails),
     path("events", events(one_and_silence)),

@@ -673,6 +673,7 @@ def test_a_late_request_is_served_while_there_is_time(process: Process) -> None:
     assert (call.header("retry-after"), call.header("connection")) == (["1"], ["close"])
     assert process.in_flight == 0
     assert process.lifecycle.core.tally.late_refused == 1
+    assert process.lifecycle.tracker.served == 2  # how long a refusal took says nothing
 
 
 # -- membership ------------------------------------------------------------------------------
