@@ -512,6 +512,7 @@ def join(worker: Any, lifecycle: Lifecycle) -> Member | None:
     lifecycle.slot = worker.age
     adapter = adapter_of(worker)
     if adapter is None:
+        _leave_if_told(worker, lifecycle)
         return None
     watch_alive(worker, lambda: lifecycle.retire("max_requests"))
     adapter.begins(worker, lifecycle)
@@ -523,6 +524,16 @@ def join(worker: Any, lifecycle: Lifecycle) -> Member | None:
         member.server.use(member.loop)
     lifecycle.started()
     return member
+
+
+def _leave_if_told(worker: Any, lifecycle: Lifecycle) -> None:
+    """End a worker whose server is found by itself, if its SIGTERM came before it could hear it.
+
+    The server is found with the lifespan of the app, and without one with its first request: one
+    that has none would wait for that until it is killed.
+    """
+    if _is_told(worker, lifecycle):
+        sys.exit(0)
 
 
 def _is_told(worker: Any, lifecycle: Lifecycle) -> bool:

@@ -137,6 +137,38 @@ def test_workers_that_are_told_before_they_serve(
         assert server.wait(LIMIT / 2) == 0
 
 
+DEAF_AT_FIRST = """
+import time
+
+from graceful.integrations import gunicorn as graceful_gunicorn
+
+
+def post_fork(server, worker):
+    time.sleep(2)
+
+
+graceful_gunicorn.install(globals())
+"""
+"""Until it has handlers of its own, a worker has the arbiter's: they swallow what it is told."""
+
+
+@pytest.mark.parametrize(("launcher", "app", "arguments"), UNDER_GUNICORN)
+def test_workers_that_are_told_before_they_can_hear(
+    launcher: Launcher, app: str, arguments: tuple[str, ...], tmp_path: Path
+) -> None:
+    """What the arbiter has written down is there when they can."""
+    (tmp_path / "conf.py").write_text(DEAF_AT_FIRST)
+    given = (*arguments, "-w", "2", "-c", str(tmp_path / "conf.py"))
+    long = QUICK | settings(grace_period=60, propagation_delay=30)
+    with launch(launcher, app, *given, env=long, serving=False) as server:
+        server.await_port()
+        server.log.wait("Booting worker", count=2)
+        server.terminate()
+        server.log.wait_event("lame duck")
+        server.terminate()
+        assert server.wait(LIMIT / 2) == 0
+
+
 @pytest.mark.parametrize(("launcher", "app", "arguments"), UNDER_GUNICORN)
 def test_workers_that_nobody_has_asked_are_unready_too(
     launcher: Launcher, app: str, arguments: tuple[str, ...]
