@@ -122,14 +122,14 @@ class WsgiSide(WsgiMiddleware):
         get_response = self._get_response
         try:
             response = get_response(request)
+            if response.streaming or not shell.tracker.plain:
+                return self._carry(exchange, request, response)
+            end_with(response, exchange.close)
         except BaseException as error:
             answer = self._serve_failed(exchange, error, request)
             if answer is None:
                 raise
             return answer
-        if response.streaming or not shell.tracker.plain:
-            return self._carry(exchange, request, response)
-        end_with(response, exchange.close)
         return response
 
     def _carry(self, exchange: WsgiExchange, request: Request, response: Response) -> Response:

@@ -10,7 +10,7 @@ from typing import Any
 from wsgiref.util import FileWrapper, setup_testing_defaults
 
 import pytest
-from django.core.handlers.wsgi import WSGIHandler
+from django.core.handlers.wsgi import WSGIHandler, WSGIRequest
 from django.test import Client, override_settings
 
 import graceful
@@ -18,6 +18,8 @@ from graceful._wsgi_exchange import WsgiExchange
 from graceful.context import exchange_var
 from graceful.core.inflight import Exchange
 from graceful.core.phases import Phase
+from graceful.integrations.django.conf import Configuration
+from graceful.integrations.django.wsgi_side import WsgiSide
 from graceful.lifecycle import Lifecycle
 from graceful.wsgi import GracefulMiddleware as WsgiMiddleware
 
@@ -207,6 +209,18 @@ def test_a_worker_that_ends_under_its_view(
     assert (status[:3], headers["Connection"], b"".join(body)) == ("503", "close", b"draining")
     assert [straggler.name for straggler in lifecycle.core.tally.cut] == ["GET /eventful"]
     assert len(lifecycle.tracker) == 0
+
+
+def test_something_that_is_no_response(lifecycle: Lifecycle) -> None:
+    """A middleware further in has forgotten to return it: Django's error, and nothing in flight."""
+    exchange_var.set(None)
+    side = WsgiSide(Configuration(), lambda request: None)
+    for _ in range(2):  # by the long way, and by the short one
+        environ: dict[str, Any] = {}
+        setup_testing_defaults(environ)
+        with pytest.raises(AttributeError):
+            side.serve(WSGIRequest(environ))
+        assert len(lifecycle.tracker) == 0
 
 
 def test_an_open_stream_is_told_at_its_next_event(lifecycle: Lifecycle, serving: Any) -> None:
