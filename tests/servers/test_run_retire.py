@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from collections import Counter
 from collections.abc import Generator
 from pathlib import Path
@@ -130,6 +131,20 @@ def test_a_worker_that_is_signalled_alone_retires() -> None:
         with answering(server):
             pass
     assert set(answers) == {"/ 200", "/readyz 200"}
+
+
+def test_a_worker_that_has_gone_is_replaced_at_once() -> None:
+    """uvicorn alone waits for its answer, here for minutes, and hears no signal meanwhile."""
+    patient = ("--timeout-worker-healthcheck", "300")
+    with running(RUN_UVICORN, QUICK, *patient) as (server, workers):
+        os.kill(workers[0], signal.SIGSTOP)
+        time.sleep(1.5)  # until it is asked, twice a second; if it was not, this shows less
+        os.kill(workers[0], signal.SIGKILL)
+        server.log.wait_mark("startup", count=3)
+        with answering(server) as now:
+            assert workers[0] not in now
+        server.terminate()
+        server.log.wait_event("lame duck")
 
 
 def test_a_maximum_of_requests_only_replaces_the_worker() -> None:
