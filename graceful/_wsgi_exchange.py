@@ -118,7 +118,10 @@ class WsgiExchange(Exchange):
 
     @classmethod
     def begun(cls, shell: Shell, environ: Environ, start_response: StartResponse) -> Self:
-        """Return a new exchange for one call of the app, in flight and current from here on."""
+        """Return a new exchange for one call of the app, in flight and current from here on.
+
+        The middleware's hot path has the same in line, without the call.
+        """
         exchange = cls()
         exchange.shell = shell
         exchange.environ = environ

@@ -59,7 +59,7 @@ class _Wire:
     ) -> Iterable[bytes]:
         """Tell the shell of the response; return the body that it is to see."""
         self.response = response
-        self.given = response.items()
+        self.given = response.items()  # a view: a list of them would cost as much as all the rest
         start_response(self.status, self.given)
         return response.streaming_content if _is_streamed(response) else WHOLE
 

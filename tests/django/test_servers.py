@@ -122,6 +122,16 @@ def test_it_stops_as_it_says(launcher: Launcher, app: str, arguments: tuple[str,
 UNDER_GUNICORN = [way for way in WAYS if way.values[0] is GUNICORN and way.id != "gevent"]
 
 
+def _leaves_when_told_twice(server: ServerProcess) -> None:
+    """Its workers have just been forked, and nobody waits for the delay."""
+    server.await_port()
+    server.log.wait("Booting worker", count=2)
+    server.terminate()
+    server.log.wait_event("lame duck")
+    server.terminate()
+    assert server.wait(LIMIT / 2) == 0
+
+
 @pytest.mark.parametrize(("launcher", "app", "arguments"), UNDER_GUNICORN)
 def test_workers_that_are_told_before_they_serve(
     launcher: Launcher, app: str, arguments: tuple[str, ...]
@@ -129,12 +139,7 @@ def test_workers_that_are_told_before_they_serve(
     """The arbiter stops while they load the app: they hear of it all the same, and leave."""
     long = QUICK | settings(grace_period=60, propagation_delay=30)
     with launch(launcher, app, *arguments, "-w", "2", env=long, serving=False) as server:
-        server.await_port()
-        server.log.wait("Booting worker", count=2)
-        server.terminate()
-        server.log.wait_event("lame duck")
-        server.terminate()
-        assert server.wait(LIMIT / 2) == 0
+        _leaves_when_told_twice(server)
 
 
 DEAF_AT_FIRST = """
@@ -161,12 +166,7 @@ def test_workers_that_are_told_before_they_can_hear(
     given = (*arguments, "-w", "2", "-c", str(tmp_path / "conf.py"))
     long = QUICK | settings(grace_period=60, propagation_delay=30)
     with launch(launcher, app, *given, env=long, serving=False) as server:
-        server.await_port()
-        server.log.wait("Booting worker", count=2)
-        server.terminate()
-        server.log.wait_event("lame duck")
-        server.terminate()
-        assert server.wait(LIMIT / 2) == 0
+        _leaves_when_told_twice(server)
 
 
 @pytest.mark.parametrize(("launcher", "app", "arguments"), UNDER_GUNICORN)
