@@ -441,7 +441,7 @@ def reserved_port() -> Generator[int]:
 def clean_environment() -> dict[str, str]:
     """Return the test's environment without settings, which would be about something else.
 
-    And without what a server has no use for: see `lean/rich.py`.
+    And without what a server has no use for: see `lean/`.
     """
     mine = {k: v for k, v in os.environ.items() if not k.startswith(("GRACEFUL_", "COVERAGE_"))}
     return mine | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": str(LEAN)}

@@ -13,4 +13,5 @@ DAPHNE = Launcher(
     sends_head_alone=False,
     denies_with=403,
     lifespan=False,
+    environment={"PYTHONPATH": ""},  # it is made of Twisted
 )
