@@ -8,7 +8,7 @@ PYTHON ?= $(or $(call find,python3.11),$(call find,python3.12),$(call find,pytho
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 # Most of a test's time is waiting for a server; what a class watches together stays together.
-SIDE_BY_SIDE ?= -n 4 --dist loadscope
+SIDE_BY_SIDE ?= -n 6 --dist loadscope
 NEWER := $(call find,python3.13)
 # Some images set it; servers are started a thousand times here, and would compile the library anew.
 export PYTHONDONTWRITEBYTECODE :=

@@ -2,6 +2,17 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 
 pytest.register_assert_rewrite("tests.servers.contract")
+
+
+def pytest_collection_finish() -> None:
+    """Have the collector pass over five thousand tests, which else it looks at again and again.
+
+    That is a third of the time of the processes that run them.
+    """
+    gc.collect()
+    gc.freeze()
