@@ -482,6 +482,10 @@ def tasks_of_process() -> int:
     return len(os.listdir("/proc/self/task")) - threading.active_count()
 
 
+LIMIT = 30.0
+"""Seconds in which a thread that is to end has got its turn."""
+
+
 @pytest.fixture
 def traceless(
     alone: Lifecycle, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
@@ -506,12 +510,15 @@ def traceless(
     before, tasks = state(), tasks_of_process()
     yield alone
     gc.collect()
+    give_up = time.monotonic() + LIMIT  # a thread pool's thread ends when it gets its turn
+    while state()["threads"] != before["threads"] and time.monotonic() < give_up:
+        time.sleep(0.01)
     assert state() == before
     assert alone.loop is None
     assert not alone._guard.takes_signals
     assert caplog.record_tuples == []
     assert capfd.readouterr() == ("", "")
-    give_up = time.monotonic() + 5  # libc keeps a helper thread of its own for a second
+    give_up = time.monotonic() + LIMIT  # libc keeps a helper thread of its own for a second
     while tasks_of_process() > tasks and time.monotonic() < give_up:
         time.sleep(0.05)
     assert tasks_of_process() <= tasks

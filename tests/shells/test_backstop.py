@@ -208,6 +208,7 @@ def test_a_number_without_a_signal() -> None:
 backstop = watch(4)
 os.write(wakeup._pipe[1], bytes([signal.SIGTERM]))
 until(alarm)
+until(lambda: not backstop.watches)  # it waits for a handler
 until(lambda: backstop.watches)
 time.sleep(0.2)
 assert not alarm() and not came
