@@ -135,12 +135,6 @@ class WsgiExchange(Exchange):
         exchange._token = enter_context(exchange)
         return exchange
 
-    def take(self, body: Iterable[bytes]) -> None:
-        """The app has returned `body`, which is no list: it is iterated over by way of this."""
-        self._body = body
-        self._parts = iter(body)
-        self.__class__ = InParts
-
     def withdraw(self) -> None:
         """It has begun for nothing: somebody else serves this request."""
         self.shell.tracker.drop(self)
@@ -438,6 +432,13 @@ class InParts(WsgiExchange):
     """A response whose body is no list: its parts pass through here."""
 
     __slots__ = ()
+
+    @classmethod
+    def take(cls, exchange: WsgiExchange, body: Iterable[bytes]) -> None:
+        """The app has returned `body` for `exchange`, which becomes one of these."""
+        exchange._body = body
+        exchange._parts = iter(body)
+        exchange.__class__ = cls
 
     def __iter__(self) -> Iterator[bytes]:
         if self._plain and self._headers is not None:
