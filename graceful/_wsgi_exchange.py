@@ -28,10 +28,9 @@ from .lifecycle import Lifecycle
 from .loops import Loop, format_frames, frames_of
 
 __all__ = [
+    "NO_PARTS",
     "Environ",
     "Headers",
-    "InParts",
-    "OneBlock",
     "Shell",
     "StartResponse",
     "WsgiExchange",
@@ -75,15 +74,15 @@ class Shell:
 
 
 class WsgiExchange(Exchange):
-    """One call of the app and the body that it returned, until the server has closed that.
-
-    A list, that is, which a server iterates by itself: any other body makes it an `InParts`.
-    """
+    """One call of the app and the body that it returned, until the server has closed that."""
 
     # Set by the middleware itself, attribute by attribute: a call of `__init__` for each request
     # would cost as much as all of them.
     __slots__ = (
         "_body",
+        "_first",
+        "_headers",
+        "_parts",
         "_plain",
         "_start",
         "_token",
@@ -97,19 +96,18 @@ class WsgiExchange(Exchange):
     """The server's `start_response`."""
     _write: Write
     """What it has returned; set when the app has called it."""
+    _headers: Headers | None
+    """How the response began."""
     _body: Any
     """What the app has returned."""
+    _parts: Iterator[bytes]
+    """Iterates over the body; `NO_PARTS` = a list, which needs nobody."""
     _token: Token[Exchange | None]
     """What was current before: the exchange whose handler has called the app, or none."""
+    _first: bytes | None
+    """The first part, until somebody has looked at it; None = nothing has been sent."""
     _plain: bool
     """Nobody looks at its parts yet: the process is SERVING."""
-
-    _headers: Headers | None = None
-    """How the response began."""
-    _first: bytes | None = None
-    """The first part, until somebody has looked at it; None = nothing has been sent."""
-    _parts: Iterator[bytes] = NO_PARTS
-    """Iterates over the body of one `InParts`."""
 
     farewell_due = False
     ended = False
@@ -128,12 +126,20 @@ class WsgiExchange(Exchange):
         exchange.shell = shell
         exchange.environ = environ
         exchange._start = start_response
+        exchange._headers = None
+        exchange._parts = NO_PARTS
+        exchange._first = None
         exchange._plain = True
         clock = shell.clock
         exchange.began = clock()
         shell.live[exchange] = None
         exchange._token = enter_context(exchange)
         return exchange
+
+    def take(self, body: Iterable[bytes]) -> None:
+        """The app has returned `body`, which is iterated over by way of this."""
+        self._body = body
+        self._parts = iter(body)
 
     def withdraw(self) -> None:
         """It has begun for nothing: somebody else serves this request."""
@@ -296,37 +302,88 @@ class WsgiExchange(Exchange):
     # -- the server's side -------------------------------------------------------------------
 
     def __iter__(self) -> Iterator[bytes]:
-        return iter(self._body)
+        if self._parts is NO_PARTS:
+            return iter(self._body)
+        if self._plain and self._headers is not None:
+            if get_exchange() is not self:  # another thread may iterate than has called
+                enter_context(self)
+            for name, _ in self._headers:
+                if name == "Content-Length":  # a body that nobody could end before its time
+                    return self._parts
+        return self
+
+    def __next__(self) -> bytes:
+        if not self._plain:
+            return self._next_watched()
+        part = next(self._parts)  # most bodies end with one, so the second is asked for unseen, too
+        if self._first is None:
+            self._first = part
+            return part
+        self._recognise()  # a body in parts: it may be a stream of events
+        if self._boundary is not None:
+            self._boundary.feed(part)
+        return part
 
     def close(self) -> None:
         """The server is done with the response, whatever came of it. Twice changes nothing."""
         shell = self.shell
-        # What follows is `Tracker.end`, in line.
         try:
-            del shell.live[self]
-        except KeyError:
-            return
-        if self._plain or get_exchange() is self:
+            if self._parts is not NO_PARTS:
+                close = getattr(self._body, "close", None)
+                if close is not None:
+                    close()
+        finally:
+            # What follows is `Tracker.end`, in line.
             try:
-                leave_context(self._token)
-            except ValueError:  # this context is another thread's, or a copy
-                before = self._token.old_value
-                enter_context(None if before is Token.MISSING else before)
-        if next(shell.tracker.looks):
-            with shell.lock:
-                shell.tracker.time(self, shell.clock())
-            if (on_end := shell.tracker.on_end) is not None:
-                on_end()
+                del shell.live[self]
+            except KeyError:
+                pass
+            else:
+                if self._plain or get_exchange() is self:
+                    try:
+                        leave_context(self._token)
+                    except ValueError:  # this context is another thread's, or a copy
+                        before = self._token.old_value
+                        enter_context(None if before is Token.MISSING else before)
+                if next(shell.tracker.looks):
+                    with shell.lock:
+                        shell.tracker.time(self, shell.clock())
+                    if (on_end := shell.tracker.on_end) is not None:
+                        on_end()
 
     def abandon(self) -> None:
         """It is over before the server has got a body to close."""
-        WsgiExchange.close(self)
+        self._parts = NO_PARTS
+        self.close()
+
+    def _next_watched(self) -> bytes:
+        if get_exchange() is not self:  # the server may go back and forth between two responses
+            enter_context(self)
+        if not self._recognised:
+            self._recognise()
+        if self._may_end():
+            return self._last_part()
+        part = next(self._parts)
+        if not self._recognised:  # an app may start its response as late as here
+            self._recognise()
+            if self._may_end():
+                return self._last_part()
+        if self._first is None:
+            self._first = b""
+        if self._boundary is not None and isinstance(part, bytes):
+            self._boundary.feed(part)
+        return part
 
     def _may_end(self) -> bool:
         """Whether the body is over, or is to be ended and can be now."""
         boundary = self._boundary
         due = self.farewell_due and boundary is not None and boundary.clean
         return self.ended or due
+
+    def _last_part(self) -> bytes:
+        if not self.ended and (last := self._farewell()):
+            return last
+        raise StopIteration
 
     def _farewell(self) -> bytes:
         """End the body, which is at a boundary. Returns what is to be sent last, if anything.
@@ -426,71 +483,6 @@ class WsgiExchange(Exchange):
         if getattr(self._parts, "gi_frame", None) is frame:
             return True
         return any(value is one for value in frame.f_locals.values() for one in ours)
-
-
-class InParts(WsgiExchange):
-    """A response whose body is no list: its parts pass through here."""
-
-    __slots__ = ()
-
-    @classmethod
-    def take(cls, exchange: WsgiExchange, body: Iterable[bytes]) -> None:
-        """The app has returned `body` for `exchange`, which becomes one of these."""
-        exchange._body = body
-        exchange._parts = iter(body)
-        exchange.__class__ = cls
-
-    def __iter__(self) -> Iterator[bytes]:
-        if self._plain and self._headers is not None:
-            if get_exchange() is not self:  # another thread may iterate than has called
-                enter_context(self)
-            for name, _ in self._headers:
-                if name == "Content-Length":  # a body that nobody could end before its time
-                    return self._parts
-        return self
-
-    def __next__(self) -> bytes:
-        if not self._plain:
-            return self._next_watched()
-        part = next(self._parts)  # most bodies end with one, so the second is asked for unseen, too
-        if self._first is None:
-            self._first = part
-            return part
-        self._recognise()  # a body in parts: it may be a stream of events
-        if self._boundary is not None:
-            self._boundary.feed(part)
-        return part
-
-    def close(self) -> None:
-        try:
-            close = getattr(self._body, "close", None)
-            if close is not None:
-                close()
-        finally:
-            WsgiExchange.close(self)  # `super()` takes as long again
-
-    def _next_watched(self) -> bytes:
-        if get_exchange() is not self:  # the server may go back and forth between two responses
-            enter_context(self)
-        if not self._recognised:
-            self._recognise()
-        if self._may_end():
-            return self._last_part()
-        part = next(self._parts)
-        if not self._recognised:  # an app may start its response as late as here
-            self._recognise()
-            if self._may_end():
-                return self._last_part()
-        if self._first is None:
-            self._first = b""
-        if self._boundary is not None and isinstance(part, bytes):
-            self._boundary.feed(part)
-        return part
-
-    def _last_part(self) -> bytes:
-        if not self.ended and (last := self._farewell()):
-            return last
-        raise StopIteration
 
 
 class OneBlock(WsgiExchange):

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Unpack
 
 from ._arguments import OneOrMore, callables, hooks
 from ._wsgi_exchange import (
+    NO_PARTS,
     Environ,
     Headers,
-    InParts,
     OneBlock,
     Shell,
     StartResponse,
@@ -133,7 +133,7 @@ class GracefulMiddleware:
             if answered is not None:
                 return answered
         shell = self._shell
-        if shell is None:
+        if shell is None or not shell.tracker.plain:  # it may be that of a life that is over
             shell = self._entered(environ)
             if shell is None:
                 return _refuse(start_response, self._problem, [])
@@ -141,15 +141,15 @@ class GracefulMiddleware:
         exchange.shell = shell
         exchange.environ = environ
         exchange._start = start_response
+        exchange._headers = None
+        exchange._parts = NO_PARTS
+        exchange._first = None
         exchange._plain = True
         clock = shell.clock
         exchange.began = clock()
         shell.live[exchange] = None
         # Asked after the line above: the driver, in its thread, turns the two the other way round.
         if outer is not None or not shell.tracker.plain:
-            if self._entered(environ) is not shell:  # it was that of a life that is over
-                shell.tracker.drop(exchange)
-                return self(environ, start_response)
             exchange._plain = False
             if exchange.is_too_late(exchange.began):
                 shell.tracker.drop(exchange)
@@ -172,7 +172,6 @@ class GracefulMiddleware:
                 if hasattr(body, "__iter__"):
                     raise
                 raise _no_body(body) from None
-            exchange.__class__ = InParts
         except BaseException as error:
             answer = self._failed(exchange, error, start_response)
             if answer is None:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from django.core.handlers.wsgi import WSGIHandler
 
-from graceful._wsgi_exchange import InParts, WsgiExchange
+from graceful._wsgi_exchange import WsgiExchange
 from graceful.context import exchange_var
 from graceful.wsgi import GracefulMiddleware as WsgiMiddleware
 
@@ -138,7 +138,7 @@ class WsgiSide(WsgiMiddleware):
         exchange._start = wire.start
         body = wire.answered(response, exchange.start_response)
         if body is not WHOLE:
-            InParts.take(exchange, body)
+            exchange.take(body)
         return wire.carried(exchange, body is not WHOLE)
 
     def _serve_failed(
