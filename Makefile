@@ -7,7 +7,8 @@ find = $(shell for p in $(1) $$(ls -d "$$(pyenv root 2>/dev/null)"/versions/*/bi
 PYTHON ?= $(or $(call find,python3.11),$(call find,python3.12),$(call find,python3.13),python3)
 VENV ?= .venv
 RUN := $(VENV)/bin/python
-# Most of a test's time is waiting for a server; what a class watches together stays together.
+# A test waits for its servers half of the time: six of them keep two processors busy. What a class
+# watches together stays together.
 SIDE_BY_SIDE ?= -n 6 --dist loadscope
 NEWER := $(call find,python3.13)
 # Some images set it; servers are started a thousand times here, and would compile the library anew.
