@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import gc
+from importlib import import_module
 
 import pytest
 
+# Before the freeze: it asks the collector who refers to its things, which then knows nobody.
+import_module("hypothesis")
 pytest.register_assert_rewrite("tests.servers.contract")
 
 
