@@ -1,16 +1,26 @@
-"""What every middleware is given, checked the same way: hooks and observers."""
+"""What every middleware is given, looked at the same way: app, hooks and observers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from types import FunctionType
 from typing import Any
 
 from .core.budget import SettingsError
 from .driver import Hook, HookPhase
 
-__all__ = ["OneOrMore", "callables", "hooks"]
+__all__ = ["OneOrMore", "callables", "has_method", "hooks"]
 
 OneOrMore = Callable[[], object] | Sequence[Callable[[], object]]
+
+
+def has_method(app: object) -> bool:
+    """Whether `app` is an object that is called by way of a method written in Python.
+
+    A call of the object goes through C and into the interpreter once more; one of the method does
+    not, and costs a request some six hundred instructions less (CPython 3.11).
+    """
+    return type(getattr(type(app), "__call__", None)) is FunctionType  # noqa: B004 - which one?
 
 
 def hooks(

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import Token
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
-from ._arguments import OneOrMore, callables, hooks
+from ._arguments import OneOrMore, callables, has_method, hooks
 from ._asgi_exchange import NO_SCOPE, AsgiExchange, Farewell, Shell, after_end
 from ._asgi_http import HttpExchange, answer
 from ._asgi_lifespan import serve_lifespan
@@ -80,6 +80,7 @@ class GracefulMiddleware:
         **settings: Unpack[Keywords],
     ) -> None:
         self.app = app
+        self._has_method = has_method(app)
         self.farewell: Farewell = None
         self.sse_event = sse_event
         self.error: SettingsError | None = None
@@ -144,9 +145,12 @@ class GracefulMiddleware:
         live = shell.live
         live[exchange] = None
         token = enter_context(exchange)
-        app = self.app  # a call of what an attribute holds is dearer than one of a name
+        app: Any = self.app  # a call of what an attribute holds is dearer than one of a name
         try:
-            await app(scope, exchange.receive, exchange.send)
+            if self._has_method:
+                await app.__call__(scope, exchange.receive, exchange.send)
+            else:
+                await app(scope, exchange.receive, exchange.send)
         except BaseException as error:
             if not exchange.forgives(error):
                 raise

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
-from ._arguments import OneOrMore, callables, hooks
+from ._arguments import OneOrMore, callables, has_method, hooks
 from ._wsgi_exchange import (
     NO_PARTS,
     Environ,
@@ -83,6 +83,7 @@ class GracefulMiddleware:
         **settings: Unpack[Keywords],
     ) -> None:
         self.app = app
+        self._has_method = has_method(app)
         self.sse_event = sse_event
         self.error: SettingsError | None = None
         """What is wrong with the settings of this app."""
@@ -155,9 +156,12 @@ class GracefulMiddleware:
                 shell.tracker.drop(exchange)
                 return _refuse(start_response, "draining", exchange.close_headers())
         exchange._token = enter_context(exchange)
-        app = self.app  # a call of what an attribute holds is dearer than one of a name
+        app: Any = self.app  # a call of what an attribute holds is dearer than one of a name
         try:
-            body = app(environ, exchange.start_response)
+            if self._has_method:
+                body: Iterable[bytes] = app.__call__(environ, exchange.start_response)
+            else:
+                body = app(environ, exchange.start_response)
             exchange._body = body
             kind: type = body.__class__
             if kind is list and (exchange._plain or not exchange.farewell_due):

@@ -22,6 +22,7 @@ from graceful.core.phases import Phase
 from graceful.core.records import Fault, Notice
 from graceful.lifecycle import Lifecycle, current
 from graceful.settings import Binding, Keywords, load
+from graceful.wsgi import GracefulMiddleware as WsgiMiddleware
 
 from . import gunicorn_workers as workers
 from .gunicorn_abort import say_when_aborted
@@ -224,6 +225,9 @@ def _begin_worker(worker: Any, lifecycle: Lifecycle) -> None:
     try:
         _raise_what_is_wrong(worker, lifecycle)
         setattr(worker, MEMBER, workers.join(worker, lifecycle))
+        if isinstance(worker.wsgi, WsgiMiddleware):
+            # Called for each request; of an object, a call is a detour through C (`has_method`).
+            worker.wsgi = worker.wsgi.__call__
     except SettingsError as error:
         print(f"graceful: {error}", file=sys.stderr)
         sys.exit(Arbiter.WORKER_BOOT_ERROR)

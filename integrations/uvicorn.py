@@ -1,7 +1,8 @@
 """uvicorn: found behind its own signal handler, stopped through its public `should_exit`.
 
 Public names used: `uvicorn.Server` with `config`, `servers`, `server_state.connections`,
-`should_exit` and `shutdown`; `Config.timeout_graceful_shutdown`, `should_reload`, `lifespan`.
+`should_exit` and `shutdown`; `Config.timeout_graceful_shutdown`, `should_reload`, `lifespan`,
+`loaded_app`; `ProxyHeadersMiddleware.app`.
 Tested with uvicorn 0.54.
 
 How it fits together
@@ -9,6 +10,8 @@ How it fits together
   WebSocket in one instant. The lifecycle serves the delay, drains, and then `leave` sets it.
 - `Server.shutdown` is replaced on the instance, so that a stop that uvicorn begins by itself
   (`limit_max_requests`, `should_exit = True`) drains first, and so that the exit status is ours.
+- uvicorn calls an object that calls an object that is the middleware. From its start on they are
+  their methods (`has_method` says why), which wins back what the middleware costs, or a part of it.
 - The exit status is 0 or 70, for the signal is not replayed: uvicorn alone ends with -15 after a
   clean drain.
 """
@@ -23,8 +26,10 @@ from types import CoroutineType, FrameType
 from typing import Any
 
 import uvicorn
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.server import Server
 
+from graceful.asgi import GracefulMiddleware
 from graceful.core.budget import ServerLimit
 from graceful.core.traits import traits_named
 from graceful.listeners import close_when_empty
@@ -78,6 +83,7 @@ class UvicornServer:
         self._config = server.config
         self._timeout = server.config.timeout_graceful_shutdown
         self._owner: ServerOwner | None = None
+        self._called: Any = None
         self.traits = traits_named("uvicorn")
         self.version = uvicorn.__version__
         self.name = f"uvicorn {self.version}"
@@ -108,9 +114,30 @@ class UvicornServer:
                 raise SystemExit(status)
 
         self._server.shutdown = shutdown  # type: ignore[method-assign]
+        self._call_methods()
 
     def detach(self) -> None:
         vars(self._server).pop("shutdown", None)
+        self._call_objects()
+
+    def _call_methods(self) -> None:
+        """Have connections, which are yet to come, call methods on the way to the middleware."""
+        loaded: Any = self._config.loaded_app
+        inner = loaded.app if isinstance(loaded, ProxyHeadersMiddleware) else loaded
+        if not isinstance(inner, GracefulMiddleware):
+            return
+        self._called = loaded
+        if inner is not loaded:
+            loaded.app = inner.__call__
+        self._config.loaded_app = loaded.__call__
+
+    def _call_objects(self) -> None:
+        loaded, self._called = self._called, None
+        if loaded is None:
+            return
+        self._config.loaded_app = loaded
+        if isinstance(loaded, ProxyHeadersMiddleware):
+            loaded.app = getattr(loaded.app, "__self__", loaded.app)
 
     async def stop_accepting(self) -> None:
         assert self._owner is not None

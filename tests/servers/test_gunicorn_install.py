@@ -146,6 +146,16 @@ def test_a_hook_that_raises_stops_nothing(file: Path) -> None:
         assert "Traceback" not in server.log.text
 
 
+@pytest.mark.parametrize("launcher", [GUNICORN_GTHREAD, GUNICORN_SYNC], ids=["gthread", "sync"])
+def test_a_worker_calls_the_method_of_the_middleware(file: Path, launcher: Launcher) -> None:
+    """Not the object, which costs each request more."""
+    hook = "def worker_exit(server, worker): say(type(worker.wsgi).__name__)\n"
+    with running(file, INSTALL + SAY + hook, launcher) as server:
+        server.terminate()
+        assert server.wait() == 0
+        assert server.log.marks() == ["method"]
+
+
 # -- what is wrong -------------------------------------------------------------------------------
 
 

@@ -10,12 +10,17 @@ import contextlib
 import inspect
 import signal
 from collections.abc import AsyncGenerator
-from typing import Any
+from typing import Any, cast
 
+import pytest
 import uvicorn
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from uvicorn.config import Config
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.server import Server
 
+from graceful.asgi import GracefulMiddleware
 from graceful.integrations.uvicorn import UvicornServer, detect
 
 
@@ -115,6 +120,46 @@ def test_a_server_in_a_thread_is_found_in_the_tasks_of_its_loop() -> None:
 
     asyncio.run(look())
     assert isinstance(found[0], UvicornServer)
+
+
+@pytest.mark.parametrize("proxy_headers", [True, False])
+def test_requests_come_by_methods_while_the_app_is_served(proxy_headers: bool) -> None:
+    """From uvicorn to the middleware; before and after they are the objects that uvicorn made."""
+    wrapped = GracefulMiddleware(app)
+    server = Server(Config(wrapped, port=0, log_level="critical", proxy_headers=proxy_headers))
+    server.config.load()
+    loaded = cast("Any", server.config.loaded_app)
+
+    async def look() -> None:
+        async with running(server):
+            assert server.config.loaded_app == loaded.__call__
+            if proxy_headers:
+                assert loaded.app == wrapped.__call__
+            (listener,) = [s for each in server.servers for s in each.sockets]
+            reader, writer = await asyncio.open_connection(*listener.getsockname()[:2])
+            writer.write(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n")
+            await reader.readuntil(b"ok")
+            writer.close()
+            await writer.wait_closed()
+
+    for _ in range(2):  # a configuration may be served again
+        asyncio.run(look())
+        assert server.config.loaded_app is loaded
+        assert not proxy_headers or loaded.app is wrapped
+        server = Server(server.config)
+
+
+def test_an_app_that_is_not_outermost_is_called_as_it_is() -> None:
+    """Whoever measures calls may replace the method of a framework's app as late as he likes."""
+    starlette = Starlette(middleware=[Middleware(GracefulMiddleware)])
+    server = Server(Config(starlette, port=0, log_level="critical"))
+
+    async def look() -> None:
+        async with running(server):
+            assert isinstance(server.config.loaded_app, ProxyHeadersMiddleware)
+            assert server.config.loaded_app.app is starlette
+
+    asyncio.run(look())
 
 
 def test_no_server_is_found_where_none_runs() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import anyio
@@ -26,6 +27,48 @@ from .apps import OK, app_of, hello, part, script, slow
 from .harness import World, http, on_both, on_one
 
 # -- tracking --------------------------------------------------------------------------------
+
+
+class AnObject:
+    """An app as frameworks make them."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await hello(scope, receive, send)
+
+
+FORMS = [hello, AnObject(), AnObject().__call__, partial(hello)]
+
+
+@pytest.mark.parametrize("form", FORMS, ids=["function", "object", "method", "partial"])
+@on_both
+async def test_an_app_may_be_anything_that_can_be_called(world: World, form: Any) -> None:
+    """The middleware calls some of them in a shorter way."""
+    app = GracefulMiddleware(form)
+    async with world.lifespan(app):
+        for _ in range(2):
+            call = await world.get(app)
+            assert call.error is None
+            assert call.sent[-1]["body"] == b"ok"
+
+
+@on_both
+async def test_the_method_of_an_app_may_be_replaced_while_it_runs(world: World) -> None:
+    """As those do who measure: the middleware calls what is there, and keeps none."""
+    asked: list[str] = []
+
+    class Framework(AnObject):
+        pass
+
+    async def measured(self: AnObject, scope: Scope, receive: Receive, send: Send) -> None:
+        asked.append(scope["path"])
+        await hello(scope, receive, send)
+
+    app = GracefulMiddleware(Framework())
+    async with world.lifespan(app):
+        await world.get(app, "/first")
+        Framework.__call__ = measured  # type: ignore[method-assign]
+        await world.get(app, "/second")
+    assert asked == ["/second"]
 
 
 @on_both

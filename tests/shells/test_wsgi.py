@@ -12,6 +12,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
+from functools import partial
 from typing import Any
 from wsgiref.util import FileWrapper
 from wsgiref.validate import validator
@@ -71,6 +72,40 @@ def test_a_response_is_in_flight_until_it_is_closed(process: Process, body: Any)
     assert process.lifecycle.tracker.served == 1
     assert process.phases == []  # nothing that would be worth a word
     assert process.phase is Phase.SERVING
+
+
+class AnObject:
+    """An app as frameworks make them."""
+
+    def __call__(self, environ: dict[str, Any], start: StartResponse) -> Iterable[bytes]:
+        start("200 OK", [])
+        return [b"hello"]
+
+
+FORMS = [app_of([b"hello"]), AnObject(), AnObject().__call__, partial(app_of([b"hello"]))]
+
+
+@pytest.mark.parametrize("form", FORMS, ids=["function", "object", "method", "partial"])
+def test_an_app_may_be_anything_that_can_be_called(process: Process, form: Any) -> None:
+    """The middleware calls some of them in a shorter way."""
+    app = process.wrap(form)
+    assert [Call(app).finish().text for _ in range(2)] == [b"hello"] * 2
+
+
+def test_the_method_of_an_app_may_be_replaced_while_it_runs(process: Process) -> None:
+    """As those do who measure: the middleware calls what is there, and keeps none."""
+
+    class Framework(AnObject):
+        pass
+
+    def measured(self: AnObject, environ: dict[str, Any], start: StartResponse) -> Iterable[bytes]:
+        start("200 OK", [])
+        return [b"measured"]
+
+    app = process.wrap(Framework())
+    assert Call(app).finish().text == b"hello"
+    Framework.__call__ = measured  # type: ignore[method-assign]
+    assert Call(app).finish().text == b"measured"
 
 
 def test_the_body_of_the_app_is_closed_once(process: Process) -> None:
