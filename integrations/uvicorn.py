@@ -2,7 +2,7 @@
 
 Public names used: `uvicorn.Server` with `config`, `servers`, `server_state.connections`,
 `should_exit` and `shutdown`; `Config.timeout_graceful_shutdown`, `should_reload`, `lifespan`,
-`loaded_app`; `ProxyHeadersMiddleware.app`.
+`loaded_app`, and the `app` of what uvicorn has put around it.
 Tested with uvicorn 0.54.
 
 How it fits together
@@ -26,9 +26,9 @@ from types import CoroutineType, FrameType
 from typing import Any
 
 import uvicorn
-from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.server import Server
 
+from graceful._arguments import has_method
 from graceful.asgi import GracefulMiddleware
 from graceful.core.budget import ServerLimit
 from graceful.core.traits import traits_named
@@ -122,12 +122,13 @@ class UvicornServer:
 
     def _call_methods(self) -> None:
         """Have connections, which are yet to come, call methods on the way to the middleware."""
-        loaded: Any = self._config.loaded_app
-        inner = loaded.app if isinstance(loaded, ProxyHeadersMiddleware) else loaded
-        if not isinstance(inner, GracefulMiddleware):
+        loaded: Any = getattr(self._config, "loaded_app", None)
+        around = type(loaded).__module__.startswith("uvicorn.")
+        inner = getattr(loaded, "app", None) if around else loaded
+        if not (isinstance(inner, GracefulMiddleware) and has_method(loaded)):
             return
         self._called = loaded
-        if inner is not loaded:
+        if around:
             loaded.app = inner.__call__
         self._config.loaded_app = loaded.__call__
 
@@ -136,7 +137,7 @@ class UvicornServer:
         if loaded is None:
             return
         self._config.loaded_app = loaded
-        if isinstance(loaded, ProxyHeadersMiddleware):
+        if not isinstance(loaded, GracefulMiddleware):
             loaded.app = getattr(loaded.app, "__self__", loaded.app)
 
     async def stop_accepting(self) -> None:

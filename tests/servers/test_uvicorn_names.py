@@ -162,6 +162,16 @@ def test_an_app_that_is_not_outermost_is_called_as_it_is() -> None:
     asyncio.run(look())
 
 
+def test_a_uvicorn_that_has_no_such_name_serves_all_the_same() -> None:
+    """The method is only quicker."""
+    server = quiet_server()
+    server.config.load()
+    del server.config.loaded_app
+    attached = UvicornServer(server)
+    attached.attach(cast("Any", None))
+    attached.detach()
+
+
 def test_no_server_is_found_where_none_runs() -> None:
     """Neither behind a default handler nor on a loop of somebody else's."""
 
