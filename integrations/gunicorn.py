@@ -225,9 +225,9 @@ def _begin_worker(worker: Any, lifecycle: Lifecycle) -> None:
     try:
         _raise_what_is_wrong(worker, lifecycle)
         setattr(worker, MEMBER, workers.join(worker, lifecycle))
-        if isinstance(worker.wsgi, WsgiMiddleware):
+        if isinstance(app := getattr(worker, "wsgi", None), WsgiMiddleware):
             # Called for each request; of an object, a call is a detour through C (`has_method`).
-            worker.wsgi = worker.wsgi.__call__
+            worker.wsgi = app.__call__
     except SettingsError as error:
         print(f"graceful: {error}", file=sys.stderr)
         sys.exit(Arbiter.WORKER_BOOT_ERROR)
