@@ -16,6 +16,7 @@ from typing import Any, Final, Unpack
 
 from gunicorn.arbiter import Arbiter
 
+from graceful._arguments import has_method
 from graceful.board import Board
 from graceful.core.budget import SettingsError
 from graceful.core.phases import Phase
@@ -225,9 +226,19 @@ def _begin_worker(worker: Any, lifecycle: Lifecycle) -> None:
     try:
         _raise_what_is_wrong(worker, lifecycle)
         setattr(worker, MEMBER, workers.join(worker, lifecycle))
-        if isinstance(app := getattr(worker, "wsgi", None), WsgiMiddleware):
-            # Called for each request; of an object, a call is a detour through C (`has_method`).
-            worker.wsgi = app.__call__
     except SettingsError as error:
         print(f"graceful: {error}", file=sys.stderr)
         sys.exit(Arbiter.WORKER_BOOT_ERROR)
+    if workers.calls_wsgi(type(worker)) and has_method(worker.wsgi):
+        worker.wsgi = _by_method(worker.wsgi)
+
+
+def _by_method(app: Any) -> Callable[..., Any]:
+    """Return what calls `app` without the detour through C that a call of an object is."""
+    if isinstance(app, WsgiMiddleware):
+        return app.__call__
+
+    def call(environ: object, start_response: object) -> Any:
+        return app.__call__(environ, start_response)  # looked up each time: others patch it
+
+    return call

@@ -55,6 +55,7 @@ __all__ = [
     "GunicornWorker",
     "adapter_of",
     "blocks_heartbeat",
+    "calls_wsgi",
     "detect",
     "has_threads",
     "is_known",
@@ -79,6 +80,8 @@ class GunicornWorker:
     """Requests are served in threads of a pool."""
     blocks_heartbeat: ClassVar = False
     """It gives no sign of life while it serves a request."""
+    calls_wsgi: ClassVar = False
+    """Each request is a call of its `wsgi`, with environ and start_response."""
 
     def __init__(self, worker: Any) -> None:
         self._worker = worker
@@ -128,7 +131,7 @@ class GunicornWorker:
 class SyncWorker(GunicornWorker):
     """One request at a time, each on a connection of its own."""
 
-    blocks_heartbeat = True
+    blocks_heartbeat = calls_wsgi = True
 
     def attach(self, owner: ServerOwner) -> None:
         """A sibling may have shut the listener down: nobody waits there any more."""
@@ -163,7 +166,7 @@ class SyncWorker(GunicornWorker):
 class ThreadWorker(GunicornWorker):
     """gthread: a main thread that accepts and polls, a pool that serves."""
 
-    threads = True
+    threads = calls_wsgi = True
 
     def attach(self, owner: ServerOwner) -> None:
         """The poller may tell of a client and of our request to close at once: that closes first.
@@ -252,6 +255,8 @@ async def _until_closed(sock: socket) -> None:
 
 class GeventWorker(GunicornWorker):
     """gevent: a main greenlet that sleeps, one for each connection."""
+
+    calls_wsgi = True
 
     def attach(self, owner: ServerOwner) -> None:
         """Know the connections, and whether each waits for a request; wake the main greenlet.
@@ -446,6 +451,12 @@ def blocks_heartbeat(kind: type) -> bool:
     """Whether workers of this class give no sign of life while they serve a request."""
     adapter = _adapter_for(kind)
     return adapter is not None and adapter.blocks_heartbeat
+
+
+def calls_wsgi(kind: type) -> bool:
+    """Whether workers of this class call their `wsgi` with environ and start_response."""
+    adapter = _adapter_for(kind)
+    return adapter is not None and adapter.calls_wsgi
 
 
 def _adapter_for(kind: type) -> type[GunicornWorker] | None:

@@ -156,6 +156,43 @@ def test_a_worker_calls_the_method_of_the_middleware(file: Path, launcher: Launc
         assert server.log.marks() == ["method"]
 
 
+AN_OBJECT = """
+class Framework:
+    def __call__(self, environ, start):
+        start("200 OK", [])
+        return [b"as written"]
+
+def patched(self, environ, start):
+    start("200 OK", [])
+    return [b"patched"]
+
+app = Framework()
+"""
+
+
+@pytest.mark.parametrize("launcher", [GUNICORN_GTHREAD, GUNICORN_SYNC], ids=["gthread", "sync"])
+def test_a_worker_calls_the_method_of_an_app(
+    file: Path, tmp_path: Path, launcher: Launcher
+) -> None:
+    """The one that it has at the time: what measures requests may replace it at any."""
+    (tmp_path / "framework.py").write_text(AN_OBJECT)
+    hooks = """
+        def post_worker_init(worker): say(type(worker.wsgi).__name__)
+        def post_request(worker, req, environ, resp):
+            say(type(worker.wsgi).__name__)
+            import framework
+            framework.Framework.__call__ = framework.patched
+        """
+    file.write_text(INSTALL + SAY + textwrap.dedent(hooks))
+    path = QUICK | {"PYTHONPATH": str(tmp_path)}
+    with launch(launcher, "framework:app", "-w", "1", "-c", str(file), env=path) as server:
+        assert server.get("/").body == b"as written"
+        assert server.get("/").body == b"patched"
+        server.terminate()
+        assert server.wait() == 0
+        assert server.log.marks()[:2] == ["Framework", "function"]
+
+
 # -- what is wrong -------------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -86,3 +87,20 @@ def test_a_maximum_of_requests() -> None:
         old = worker_of(server)
         await_replaced(server, old)
         assert f"max_requests; only worker {old} goes" in server.log.text
+
+
+def test_its_app_is_left_as_it_is(tmp_path: Path) -> None:
+    """Who knows what it does with it? (Tornado's looks of which class it is.)"""
+    file = tmp_path / "gunicorn.conf.py"
+    file.write_text(
+        "import os\n"
+        "from graceful.integrations import gunicorn\n"
+        "gunicorn.install(globals(), grace_period=20)\n"
+        "def worker_exit(server, worker):\n"
+        "    os.write(2, f'@ 0 {type(worker.wsgi).__name__}\\n'.encode())\n"
+    )
+    with launch(WSGI, WSGI_APP, "-w", "1", "-c", str(file), env=SHORT) as server:
+        assert server.get("/").status == 200
+        server.terminate()
+        assert server.wait() == 0
+        assert server.log.marks() == ["GracefulMiddleware"]
