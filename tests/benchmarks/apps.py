@@ -1,15 +1,16 @@
-"""Small apps, bare and wrapped, for the throughput benchmark."""
+"""Small apps, bare and wrapped as README has it, for the throughput benchmark."""
 
 from __future__ import annotations
 
 from fastapi import FastAPI
 from pydantic import BaseModel
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from graceful.asgi import GracefulMiddleware
+from graceful.integrations.starlette import GracefulMiddleware
 
 
 async def hello(request: Request) -> Response:
@@ -37,8 +38,10 @@ def api() -> FastAPI:
     return app
 
 
-bare = Starlette(routes=[Route("/", hello)])
-wrapped = GracefulMiddleware(Starlette(routes=[Route("/", hello)]))
+ROUTES = [Route("/", hello)]
 
-bare_api = api()
-wrapped_api = GracefulMiddleware(api())
+bare = Starlette(routes=ROUTES)
+wrapped = Starlette(routes=ROUTES, middleware=[Middleware(GracefulMiddleware)])
+
+bare_api, wrapped_api = api(), api()
+wrapped_api.add_middleware(GracefulMiddleware)
