@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import Token
 from dataclasses import dataclass
 from types import FrameType, TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from ._wsgi_servers import announces_close
 from .context import StreamClosed, exchange_var
@@ -116,25 +116,22 @@ class WsgiExchange(Exchange):
     _boundary: EventBoundary | None = None  # of a stream that can be ended with a farewell
     _last_words: bytes | None = None  # of a declared stream; None = an SSE farewell
 
-    @classmethod
-    def begun(cls, shell: Shell, environ: Environ, start_response: StartResponse) -> Self:
-        """Return a new exchange for one call of the app, in flight and current from here on.
+    def begin(self, shell: Shell, environ: Environ, start_response: StartResponse) -> None:
+        """Begin one call of the app: this is in flight and current from here on.
 
         The middleware's hot path has the same in line, without the call.
         """
-        exchange = cls()
-        exchange.shell = shell
-        exchange.environ = environ
-        exchange._start = start_response
-        exchange._headers = None
-        exchange._parts = NO_PARTS
-        exchange._first = None
-        exchange._plain = True
+        self.shell = shell
+        self.environ = environ
+        self._start = start_response
+        self._headers = None
+        self._parts = NO_PARTS
+        self._first = None
+        self._plain = True
         clock = shell.clock
-        exchange.began = clock()
-        shell.live[exchange] = None
-        exchange._token = enter_context(exchange)
-        return exchange
+        self.began = clock()
+        shell.live[self] = None
+        self._token = enter_context(self)
 
     def take(self, body: Iterable[bytes]) -> None:
         """The app has returned `body`, which is iterated over by way of this."""

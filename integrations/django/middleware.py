@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from django.core.handlers.wsgi import WSGIRequest
 
 from graceful.core.budget import SettingsError
 from graceful.core.records import Notice
@@ -40,6 +41,17 @@ class GracefulMiddleware:
     sync_capable = True
     async_capable = True
 
+    def __new__(cls, get_response: Callable[[Request], Any]) -> Any:
+        """Return what Django is to call: a method, for a call of an object is a detour through C.
+
+        Of a subclass it is the object, which may have other methods that Django looks for.
+        """
+        made = super().__new__(cls)
+        if cls is not GracefulMiddleware:
+            return made
+        made.__init__(get_response)  # type: ignore[misc]
+        return made._asgi.serve if made._async else made.__call__
+
     def __init__(self, get_response: Callable[[Request], Any]) -> None:
         problem: SettingsError | None = None
         try:
@@ -61,6 +73,8 @@ class GracefulMiddleware:
         """Serve one request."""
         if self._async:
             return self._asgi.serve(request)
-        if hasattr(request, "scope"):
+        # What most requests are is asked first, and of the class: a look for what a request has not
+        # costs as much as all of this.
+        if request.__class__ is not WSGIRequest and hasattr(request, "scope"):
             return self._asgi.serve_in_thread(request)
         return self._wsgi.serve(request)

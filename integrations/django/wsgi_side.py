@@ -7,6 +7,7 @@ and body is done to the response. Nothing is decided here.
 from __future__ import annotations
 
 import sys
+import weakref
 from collections.abc import Callable, Iterable
 from types import FrameType
 from typing import Any, Final
@@ -85,6 +86,33 @@ class _Wire:
         return plain_text(status, b"".join(body).decode(), dict(self.headers))
 
 
+class _Counted(WsgiExchange):
+    """A request that has gone the short way: over when its whole response is closed, or dropped."""
+
+    __slots__ = ("_response",)
+    _response: Callable[[], Response]
+    """Held weakly, for otherwise each response would be a cycle; the exchange is one until then."""
+
+    def ends_with(self, response: Response) -> None:
+        """Be over when `response` is closed, or dropped by somebody who does not close it."""
+        self._response = weakref.ref(response, self._dropped)
+        response.close = self._close_response
+
+    def _close_response(self) -> None:
+        response = self._response()
+        if response is None:  # a second time, by somebody who has kept this method
+            return
+        self._response = _no_response
+        try:
+            response.__class__.close(response)
+        finally:
+            self.close()
+
+    def _dropped(self, _: object) -> None:
+        self._response = _no_response
+        self.close()
+
+
 class WsgiSide(WsgiMiddleware):
     """The WSGI shell, called with Django's requests."""
 
@@ -114,7 +142,8 @@ class WsgiSide(WsgiMiddleware):
             or environ.get("PATH_INFO") in self._probe_paths
         ):
             return self._serve_any(request)
-        exchange = WsgiExchange.begun(shell, environ, _no_write)
+        exchange = _Counted()
+        exchange.begin(shell, environ, _no_write)
         # Asked after the line above: the driver, in its thread, turns the two the other way round.
         if not shell.tracker.plain:
             exchange.withdraw()
@@ -124,7 +153,7 @@ class WsgiSide(WsgiMiddleware):
             response = get_response(request)
             if response.streaming or not shell.tracker.plain:
                 return self._carry(exchange, request, response)
-            end_with(response, exchange.close)
+            exchange.ends_with(response)
         except BaseException as error:
             answer = self._serve_failed(exchange, error, request)
             if answer is None:
@@ -181,6 +210,10 @@ def _start_response() -> object:
     while frame is not None and frame.f_code is not WSGIHandler.__call__.__code__:
         frame = frame.f_back
     return frame.f_locals.get("start_response") if frame is not None else None
+
+
+def _no_response() -> None:
+    """In the place of a reference to a response that is over."""
 
 
 def _no_write(*_: object) -> Any:

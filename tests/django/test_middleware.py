@@ -37,6 +37,19 @@ def test_each_path_is_served_without_a_hop() -> None:
     assert not iscoroutinefunction(other)  # pyright: ignore[reportDeprecated]
 
 
+def test_a_subclass_stays_an_object() -> None:
+    """It may have what Django looks for on each middleware, such as `process_view`."""
+
+    class Subclass(GracefulMiddleware):
+        def process_view(self, *_: object) -> None: ...
+
+    async def get_response(request: object) -> None: ...
+
+    assert isinstance(Subclass(print), Subclass)
+    assert not iscoroutinefunction(Subclass(print))  # pyright: ignore[reportDeprecated]
+    assert iscoroutinefunction(Subclass(get_response))  # pyright: ignore[reportDeprecated]
+
+
 def test_the_async_test_client(lifecycle: Lifecycle) -> None:
     """On as many loops as there are tests, one after the other."""
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import gc
 import json
 import sys
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 from wsgiref.util import FileWrapper, setup_testing_defaults
 
 import pytest
 from django.core.handlers.wsgi import WSGIHandler, WSGIRequest
+from django.core.signals import request_finished
 from django.test import Client, override_settings
 
 import graceful
@@ -155,6 +157,35 @@ def happens() -> Iterator[list[Callable[[], None]]]:
     meanwhile.clear()
 
 
+def test_the_short_way_ends_with_the_response(lifecycle: Lifecycle, serving: Any) -> None:
+    """Closed, once or twice, or dropped; and nothing is left for the collector."""
+    told: list[object] = []
+
+    def finished(**_: object) -> None:
+        told.append(None)
+
+    request_finished.connect(finished)
+    gc.disable()
+    try:
+        for closes in (1, 2, 0):
+            _, _, body = start("/quick-sync", serving)
+            (exchange,) = map(weakref.ref, lifecycle.tracker.live)
+            over = body.close
+            for _ in range(closes):
+                over()
+            assert len(lifecycle.tracker) == (closes == 0)
+            assert len(told) == (closes > 0)  # Django's own close has done its work
+            told.clear()
+            del body, over
+            assert len(lifecycle.tracker) == 0
+            assert exchange() is None
+    finally:
+        gc.enable()
+        request_finished.disconnect(finished)
+    assert graceful.current_exchange() is None
+    assert lifecycle.tracker.served == 4
+
+
 @pytest.mark.parametrize("query", ["whole", ""])
 def test_a_drain_that_begins_while_a_view_is_at_work(
     lifecycle: Lifecycle, serving: Any, happens: list[Callable[[], None]], query: str
@@ -175,14 +206,14 @@ def test_a_drain_that_begins_just_before_a_request_is_counted(
     lifecycle: Lifecycle, serving: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was let in, and is looked at once more when the driver can see it."""
-    begun = WsgiExchange.begun
+    begin = WsgiExchange.begin
 
-    def late(*arguments: Any) -> WsgiExchange:
+    def late(*arguments: Any) -> None:
         begin_drain(lifecycle)
         lifecycle.move(lifecycle.core.drained)
-        return begun(*arguments)
+        begin(*arguments)
 
-    monkeypatch.setattr(WsgiExchange, "begun", late)
+    monkeypatch.setattr(WsgiExchange, "begin", late)
     status, headers, body = start("/quick-sync", serving)
     assert (status[:3], headers["Connection"], b"".join(body)) == ("503", "close", b"draining")
     assert len(lifecycle.tracker) == 0
