@@ -8,8 +8,9 @@ begin. Everything else that ends a worker (HUP, TTOU, a maximum of requests) is 
 All of it is put on the one arbiter as attributes, so a second one in a process knows nothing of it.
 
 Private names used: `Arbiter.handle_term`, `handle_int`, `handle_quit`, `handle_hup`, `handle_ttou`,
-`handle_winch`, `kill_worker`, `wait_for_signals`, `SIG_QUEUE`, `WORKERS`, `reexec_pid`, `systemd`;
-`app.reload`, `cfg` and `callable`. Tested with gunicorn 27.0.1.
+`handle_winch`, `kill_worker`, `reap_workers`, `wait_for_signals`, `SIG_QUEUE`, `WORKERS`,
+`num_workers`, `reexec_pid`, `systemd`; `app.reload`, `cfg` and `callable`. Tested with gunicorn
+27.0.1.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import gunicorn
+from gunicorn.errors import HaltServer
 
 from graceful.board import Board, Order
 from graceful.core.managing import next_rung, stop_is_due
@@ -64,6 +66,8 @@ class Instance:
             self._wrap_retiring(name, cause)
         self._kill = server.kill_worker
         server.kill_worker = self.kill_worker
+        self._reap = server.reap_workers
+        server.reap_workers = self.reap_workers
         self._reload = server.app.reload
         server.app.reload = self.reload
         DirtyPool(server, self._board)
@@ -75,6 +79,7 @@ class Instance:
 
         def handle() -> None:
             self._climb(3, f"SIG{name.upper()}")
+            self._stopping = True
             original()
 
         setattr(self._server, f"handle_{name}", handle)
@@ -160,6 +165,23 @@ class Instance:
         return [*signals, signal.SIGTERM] if due else signals
 
     # -- workers that are replaced ---------------------------------------------------------------
+
+    def reap_workers(self) -> None:
+        """Go on without a worker that can't start any more: the new version may lie there already.
+
+        gunicorn alone halts. In the lame duck that is the end of the delay, and in its own stop of
+        the waiting for all the others, which are left to themselves.
+        """
+        try:
+            self._reap()
+        except HaltServer as error:
+            left = len(self._server.WORKERS)
+            if not (self._stopping or (self._core.rung and left)):
+                raise
+            if not self._stopping:
+                self._server.num_workers = left
+                text = f"{error.reason.rstrip('.')} while the instance goes; it goes on with {left}"
+                self._lifecycle.tell(Notice(text))
 
     def kill_worker(self, pid: int, number: int) -> None:
         """Write the reason before the signal: a worker that finds one waits for no other."""

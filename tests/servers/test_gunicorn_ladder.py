@@ -14,6 +14,8 @@ import time
 from collections.abc import Generator
 from pathlib import Path
 
+import pytest
+
 from graceful.core.managed import REASON_WAIT
 
 from .contract import goodbye, open_websocket
@@ -215,6 +217,36 @@ def test_a_worker_started_during_lame_duck_is_unready_at_once(launcher: Launcher
         assert server.get("/").status == 200
         server.terminate()
         assert server.wait(DELAY / 2) == 0
+
+
+@pytest.mark.parametrize("stops", [False, True], ids=["in the lame duck", "in the stop"])
+@on(GUNICORN_SYNC, GUNICORN_GTHREAD)
+def test_a_worker_that_cannot_start_any_more_ends_no_instance_that_goes(
+    launcher: Launcher, tmp_path: Path, stops: bool
+) -> None:
+    """gunicorn alone would halt, which is the end of the delay, and in its stop forget the rest."""
+    unloadable = tmp_path / "unloadable"
+    env = {**LONG, "UNLOADABLE": unloadable}
+    with running(launcher, env) as server, in_flight(server, "/slow") as slow:
+        busy = server.log.wait_mark("slow begins").pid
+        server.terminate()
+        await_flipped(server)
+        unloadable.touch()
+        (idle,) = (pid for pid in workers_of(server) if pid != busy)
+        os.kill(idle, signal.SIGKILL)
+        server.log.wait_mark("loads")
+        if not stops:
+            unloadable.unlink()
+            server.log.wait("Worker failed to boot while the instance goes; it goes on with 1")
+            if launcher is GUNICORN_GTHREAD:
+                assert server.get("/").status == 200
+        server.terminate()
+        assert slow.reply().body == b"slow but whole\n"
+        if stops:
+            await_end(busy)
+            unloadable.unlink()  # the last one of all
+        assert server.wait(DELAY / 2) == 0
+        assert "HaltServer" not in server.log.text
 
 
 @ON_ALL
