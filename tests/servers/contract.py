@@ -309,6 +309,7 @@ class ServerContract:
         env = settings(propagation_delay=1.5, stream_window=0.5, grace_period=40)
         with launch(cls.launcher, APP, env=env) as server:
             seen.log = server.log
+            server.await_workers()
             _Watch(server, seen).run()
         return seen
 
@@ -666,6 +667,7 @@ class ServerContract:
         with contextlib.ExitStack() as exits:
             server = exits.enter_context(launch(cls.launcher, APP, env=env))
             seen.log = server.log
+            server.await_workers()
             clients = {
                 path: exits.enter_context(contextlib.closing(server.client()))
                 for path in ("stuck", "stuck-halfway", "background/stuck")

@@ -251,6 +251,11 @@ class ServerProcess:
         self.log.wait_event("serving", count=self.launcher.voices)
         self.await_listening()
 
+    def await_workers(self) -> None:
+        """Wait until each worker's app has started: a parent speaks up when the first one has."""
+        if self.launcher.shutdowns:
+            self.log.wait_mark("startup", count=self.launcher.shutdowns)
+
     def await_listening(self) -> None:
         """Wait for the first connection that is not refused.
 
