@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import Token
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Unpack
 
 from ._arguments import OneOrMore, callables, has_method, hooks
@@ -92,12 +93,14 @@ class GracefulMiddleware:
         self._probes: Probes | None = None
         self._probe_server: ProbeServer | None = None
         self._member: Member | None = None
-        self._shell: Shell | None = None  # in the quick case; see `_join`
-        self._passing_shell: Shell | None = None
+        self._shell: Shell | None = None
+        self._short: Shell | None = None  # the same while requests may go the short way
+        self._may_be_short = False
         self._state_is_shared = False
         self._forget: list[Callable[[], None]] = []
         self.settings = Settings()
-        self._probe_paths: tuple[str, ...] = ()
+        self._probe_paths: frozenset[str] = frozenset()
+        self._probe_ends: tuple[str, ...] = ()
         try:
             checked_event_name(sse_event)
             self.farewell = _farewell(farewell)
@@ -109,7 +112,8 @@ class GracefulMiddleware:
                 base=self.lifecycle.defaults,
             )
             self._probes = Probes(self.settings, self._checks, self.lifecycle)
-            self._probe_paths = tuple(self._probes.paths)
+            self._probe_paths = self._probes.paths
+            self._probe_ends = tuple(self._probe_paths)
         except SettingsError as error:
             self.error = error
 
@@ -126,11 +130,15 @@ class GracefulMiddleware:
         if scope["type"] != "http":
             await self._other(scope, receive, send)
             return
-        # Mounted apps have a prefix before it, so that is no more than a first look.
-        if scope["path"].endswith(self._probe_paths) and await self._probed(scope, send):
+        # A first look: `endswith`, which a prefix needs, is dear.
+        path = scope["path"]
+        may_be_probe = path in self._probe_paths or (
+            scope.get("root_path") and path.endswith(self._probe_ends)
+        )
+        if may_be_probe and await self._probed(scope, send):
             return
-        shell = self._shell
-        if shell is None or not shell.tracker.plain:
+        shell = self._short
+        if shell is None:
             await self._serve(scope, receive, send)
             return
         exchange = HttpExchange()
@@ -161,7 +169,8 @@ class GracefulMiddleware:
                 leave_context(token)
             # What follows is `Tracker.end`, in line.
             del live[exchange]
-            if next(shell.tracker.looks):
+            # In a drain each end is looked at: somebody waits for it.
+            if self._short is not shell or next(shell.looks):
                 exchange.uncancel()
                 shell.tracker.ended(exchange, clock())
             # And this is `let_go`.
@@ -171,16 +180,14 @@ class GracefulMiddleware:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve any HTTP request, in any phase, on any loop."""
-        shell = self._shell
+        if within_another(scope):
+            await self.app(scope, receive, send)
+            return
+        shell = self._entered()
         if shell is None:
-            if within_another(scope):
-                await self.app(scope, receive, send)
-                return
-            shell = self._entered()
-            if shell is None:
-                await answer(send, 503, self._problem, {"retry-after": "1"})
-                return
-            scope.setdefault("state", {})["graceful"] = HANDLE
+            await answer(send, 503, self._problem, {"retry-after": "1"})
+            return
+        scope.setdefault("state", {})["graceful"] = HANDLE
         tracker = shell.tracker
         exchange = HttpExchange.of(shell, scope, receive, send)
         tracker.begin(exchange, shell.clock())
@@ -248,7 +255,7 @@ class GracefulMiddleware:
             exchange.shell.tracker.drop(exchange)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        shell = self._shell or self._entered()
+        shell = self._short or self._entered()
         if shell is None:
             await receive()
             await send({"type": "websocket.close", "code": 1011, "reason": "misconfigured"})
@@ -270,7 +277,7 @@ class GracefulMiddleware:
         probe = self._probes.match(scope["path"], scope.get("root_path", ""))
         if probe is None:
             return False
-        shell = self._shell or self._entered()
+        shell = self._short or self._entered()
         if shell is None and probe == "ready":
             await answer(send, 503, self._problem, {"cache-control": "no-store"})
             return True
@@ -299,7 +306,7 @@ class GracefulMiddleware:
             if self.enter(lifespan=False) is not None:
                 return None
             self.started()
-        return self._shell or self._passing_shell
+        return self._shell
 
     def enter(self, *, lifespan: bool, receive: Receive | None = None) -> SettingsError | None:
         """Join the lifecycle. Returns what is wrong with the settings, if anything."""
@@ -326,7 +333,7 @@ class GracefulMiddleware:
             self._stop_observing()
             raise
         self._member = member
-        shell = Shell(
+        self._shell = shell = Shell(
             core=lifecycle.core,
             tracker=lifecycle.core.tracker,
             live=lifecycle.core.tracker.live,
@@ -335,15 +342,25 @@ class GracefulMiddleware:
             publish=lifecycle.publish,
             farewell=self.farewell,
             sse_event=self.sse_event,
+            looks=lifecycle.core.tracker.looks,
             traits=member.server.traits,
         )
         # Without a lifespan each request has to look whether its loop is still the same, without
         # shared state each one has to be given the handle, and on trio each one needs a scope.
-        quick = lifespan and self._state_is_shared and isinstance(loop, AsyncioLoop)
-        self._shell, self._passing_shell = (shell, None) if quick else (None, shell)
+        self._may_be_short = lifespan and self._state_is_shared and isinstance(loop, AsyncioLoop)
+        shell.tracker.on_serving.append(self._open_or_close_short_way)
+        self._open_or_close_short_way()
         for text in unknown_variables():
             lifecycle.say_once(Notice(text))
         self._open_probe_port()
+
+    def _open_or_close_short_way(self) -> None:
+        """The process is SERVING, or is no more; from any thread."""
+        shell = self._shell
+        if shell is not None and shell.tracker.plain and self._may_be_short:
+            self._short = replace(shell, looks=shell.tracker.looks)
+        else:
+            self._short = None
 
     def _name(self) -> str:
         app: object = self.app
@@ -379,7 +396,9 @@ class GracefulMiddleware:
             self._probe_server = None
         self.lifecycle.leave(member)
         self._stop_observing()
-        self._shell = self._passing_shell = None
+        shell, self._shell, self._short = self._shell, None, None
+        if shell is not None:
+            shell.tracker.on_serving.remove(self._open_or_close_short_way)
 
     def _stop_observing(self) -> None:
         for forget in self._forget:

@@ -186,6 +186,8 @@ class Tracker:
         """Called after each end while somebody waits; None while nobody does."""
         self.plain = False
         """The process is SERVING: shells may go by the short way, and nobody waits for an end."""
+        self.on_serving: list[Callable[[], None]] = []
+        """Called whenever `plain` changes: a shell may keep what it needs for the short way."""
         self.looks: Iterator[bool] = repeat(True)
         """Whether this end is worth a call of `ended`, for shells that do the rest of `end` by
         themselves: each one, but while `plain` a sample is enough. An iterator, for threads take
@@ -196,6 +198,8 @@ class Tracker:
         self.plain = plain
         sample = chain(repeat(True, BATCH), cycle((True, *repeat(False, EVERY - 1))))
         self.looks = sample if plain else repeat(True)
+        for changed in tuple(self.on_serving):
+            changed()
 
     def begin(self, exchange: Exchange, now: float) -> None:
         """Count `exchange` as in flight. Contract: `end` must follow, whatever happens."""

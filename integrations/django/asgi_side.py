@@ -60,7 +60,7 @@ class AsgiSide(AsgiMiddleware):
         scope = request.scope
         if within_another(scope):
             return await self._pass_on(request)
-        shell = self._shell or self._entered()
+        shell = self._short or self._entered()
         probe = await self._probe(request, shell)
         if probe is not None:
             return probe
@@ -137,7 +137,7 @@ class AsgiSide(AsgiMiddleware):
     def _shell_from_thread(self) -> Shell | None:
         member = self._member
         if member is not None and member.loop.is_alive():
-            return self._shell or self._passing_shell
+            return self._shell
 
         async def enter() -> Shell | None:
             return self._entered()

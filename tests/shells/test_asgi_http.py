@@ -20,6 +20,7 @@ from starlette.routing import Mount, Route
 import graceful
 from graceful._asgi_types import Message, Receive, Scope, Send
 from graceful.asgi import GracefulMiddleware
+from graceful.core.inflight import BATCH
 from graceful.core.phases import Phase
 from graceful.core.records import ExchangeCut
 
@@ -279,6 +280,28 @@ async def test_the_end_of_a_refusal_wakes_the_drain(world: World) -> None:
         world.lifecycle.core.late_request = lambda exchange, now: object()  # type: ignore[method-assign,assignment,return-value]
         begun = world.now
     assert world.now - begun == pytest.approx(12)
+
+
+@on_both
+async def test_a_busy_process_is_done_when_its_last_request_is(world: World) -> None:
+    """Only a sample of its requests is timed, but a drain waits for the end of each."""
+
+    async def handler(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/slow":
+            await anyio.sleep(4)
+        await hello(scope, receive, send)
+
+    app = GracefulMiddleware(app_of(handler), linger=0)
+    async with world.lifespan(app):
+        await world.get(app)
+        for _ in range(BATCH + 1):  # as if it had served that many
+            next(world.lifecycle.tracker.looks)
+        world.call(app, http("/slow"))
+        await world.turns()
+        world.lifecycle.terminate()
+        world.lifecycle.terminate()
+        begun = world.now
+    assert world.now - begun == pytest.approx(4, abs=0.1)
 
 
 # -- messages are passed on ------------------------------------------------------------------
