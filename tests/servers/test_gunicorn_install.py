@@ -159,6 +159,7 @@ def test_a_worker_calls_the_method_of_the_middleware(file: Path, launcher: Launc
 AN_OBJECT = """
 class Framework:
     def __call__(self, environ, start):
+        Framework.__call__ = patched
         start("200 OK", [])
         return [b"as written"]
 
@@ -178,10 +179,7 @@ def test_a_worker_calls_the_method_of_an_app(
     (tmp_path / "framework.py").write_text(AN_OBJECT)
     hooks = """
         def post_worker_init(worker): say(type(worker.wsgi).__name__)
-        def post_request(worker, req, environ, resp):
-            say(type(worker.wsgi).__name__)
-            import framework
-            framework.Framework.__call__ = framework.patched
+        def post_request(worker, req, environ, resp): say(type(worker.wsgi).__name__)
         """
     file.write_text(INSTALL + SAY + textwrap.dedent(hooks))
     path = QUICK | {"PYTHONPATH": str(tmp_path)}
