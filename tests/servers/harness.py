@@ -37,6 +37,7 @@ __all__ = [
     "ServerProcess",
     "launch",
     "reserved_port",
+    "save",
     "settings",
     "until",
 ]
@@ -419,6 +420,19 @@ def until(holds: Callable[[], bool]) -> None:
     while not holds():
         assert time.monotonic() < give_up
         time.sleep(0.01)
+
+
+def save(module: Path, server: ServerProcess, noticed: str) -> None:
+    """Save a file until the server writes that it has seen it.
+
+    A reloader may begin to watch a moment after its app has begun to serve.
+    """
+    for _ in range(int(LIMIT)):
+        module.write_text(module.read_text() + "# saved\n")
+        with contextlib.suppress(AssertionError):
+            server.log.wait(noticed, limit=1)
+            return
+    raise AssertionError(f"{noticed!r} was never written:\n{server.log.text}")
 
 
 def settings(**values: object) -> dict[str, object]:

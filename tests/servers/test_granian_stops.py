@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from .contract import APP, goodbye, open_websocket
-from .harness import ASKED, Launcher, ServerProcess, launch, settings
+from .harness import ASKED, Launcher, ServerProcess, launch, save, settings
 from .launchers_granian import GRANIAN, GRANIAN_WORKERS, GRANIAN_WSGI
 from .wsgi_contract import APP as WSGI_APP
 
@@ -153,7 +153,7 @@ def test_a_reloader_waits_for_nothing(tmp_path: Path) -> None:
     ):
         client.ask("GET", "/ticks")
         client.read_until(b"\n\n")
-        module.write_text(module.read_text() + "# saved\n")
+        save(module, server, "Changes detected")
         reply = client.reply()
         assert (reply.complete, b"event: reconnect\n" in reply.body) == (True, True)
         server.log.wait_event("serving", count=2)

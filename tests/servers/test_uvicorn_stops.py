@@ -13,7 +13,7 @@ from typing import BinaryIO
 import pytest
 
 from .contract import APP
-from .harness import ASKED, Client, Launcher, ServerProcess, launch, settings
+from .harness import ASKED, Client, Launcher, ServerProcess, launch, save, settings
 from .launchers import UVICORN, UVICORN_H11, UVICORN_WORKERS
 
 QUICK = settings(propagation_delay=0.3, linger=0.2, stream_window=0.2)
@@ -210,7 +210,7 @@ def test_a_reload_waits_for_nothing(tmp_path: Path) -> None:
         launch(UVICORN, "reloaded:app", *arguments, env=env) as server,
         open_stream(server) as client,
     ):
-        module.write_text(module.read_text() + "# saved\n")
+        save(module, server, "detected changes")
         assert was_told(client)
         server.log.wait_event("serving", count=2, limit=LIMIT)
         server.await_listening()
