@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from traceback import clear_frames
 from types import FrameType
@@ -62,8 +62,6 @@ class Shell:
     publish: Callable[[Record], None]
     farewell: Farewell
     sse_event: str
-    looks: Iterator[bool]
-    """The tracker's, as of when the short way was opened."""
     traits: ServerTraits = UNKNOWN
 
 

@@ -342,11 +342,12 @@ class WsgiExchange(Exchange):
                     except ValueError:  # this context is another thread's, or a copy
                         before = self._token.old_value
                         enter_context(None if before is Token.MISSING else before)
-                if next(shell.tracker.looks):
+                tracker = shell.tracker
+                if tracker.timing:
                     with shell.lock:
-                        shell.tracker.time(self, shell.clock())
-                    if (on_end := shell.tracker.on_end) is not None:
-                        on_end()
+                        tracker.time(self, shell.clock())
+                if (on_end := tracker.on_end) is not None:
+                    on_end()
 
     def abandon(self) -> None:
         """It is over before the server has got a body to close."""

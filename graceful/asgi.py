@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import Token
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Unpack
 
 from ._arguments import OneOrMore, callables, has_method, hooks
@@ -95,12 +94,12 @@ class GracefulMiddleware:
         self._member: Member | None = None
         self._shell: Shell | None = None
         self._short: Shell | None = None  # the same while requests may go the short way
+        self._looks = True  # at each end: it is timed, or somebody waits for it
         self._may_be_short = False
         self._state_is_shared = False
         self._forget: list[Callable[[], None]] = []
         self.settings = Settings()
-        self._probe_paths: frozenset[str] = frozenset()
-        self._probe_ends: tuple[str, ...] = ()
+        self._probe_ends = ""  # the last letters of their paths
         try:
             checked_event_name(sse_event)
             self.farewell = _farewell(farewell)
@@ -112,8 +111,7 @@ class GracefulMiddleware:
                 base=self.lifecycle.defaults,
             )
             self._probes = Probes(self.settings, self._checks, self.lifecycle)
-            self._probe_paths = self._probes.paths
-            self._probe_ends = tuple(self._probe_paths)
+            self._probe_ends = "".join(path[-1] for path in self._probes.paths)
         except SettingsError as error:
             self.error = error
 
@@ -130,11 +128,11 @@ class GracefulMiddleware:
         if scope["type"] != "http":
             await self._other(scope, receive, send)
             return
-        # A first look: `endswith`, which a prefix needs, is dear.
-        path = scope["path"]
-        may_be_probe = path in self._probe_paths or (
-            scope.get("root_path") and path.endswith(self._probe_ends)
-        )
+        # A first look, the cheapest that no prefix leads astray.
+        try:
+            may_be_probe = scope["path"][-1] in self._probe_ends
+        except IndexError:  # an empty path
+            may_be_probe = False
         if may_be_probe and await self._probed(scope, send):
             return
         shell = self._short
@@ -169,8 +167,7 @@ class GracefulMiddleware:
                 leave_context(token)
             # What follows is `Tracker.end`, in line.
             del live[exchange]
-            # In a drain each end is looked at: somebody waits for it.
-            if self._short is not shell or next(shell.looks):
+            if self._looks:
                 exchange.uncancel()
                 shell.tracker.ended(exchange, clock())
             # And this is `let_go`.
@@ -342,25 +339,28 @@ class GracefulMiddleware:
             publish=lifecycle.publish,
             farewell=self.farewell,
             sse_event=self.sse_event,
-            looks=lifecycle.core.tracker.looks,
             traits=member.server.traits,
         )
         # Without a lifespan each request has to look whether its loop is still the same, without
         # shared state each one has to be given the handle, and on trio each one needs a scope.
         self._may_be_short = lifespan and self._state_is_shared and isinstance(loop, AsyncioLoop)
-        shell.tracker.on_serving.append(self._open_or_close_short_way)
-        self._open_or_close_short_way()
+        shell.tracker.on_turn.append(self._follow_tracker)
+        self._follow_tracker()
         for text in unknown_variables():
             lifecycle.say_once(Notice(text))
         self._open_probe_port()
 
-    def _open_or_close_short_way(self) -> None:
-        """The process is SERVING, or is no more; from any thread."""
-        shell = self._shell
-        if shell is not None and shell.tracker.plain and self._may_be_short:
-            self._short = replace(shell, looks=shell.tracker.looks)
-        else:
-            self._short = None
+    def _follow_tracker(self) -> None:
+        """Open or close the short way, and see whether ends are looked at; from any thread."""
+        seen: object = None
+        while (shell := self._shell) is not None:
+            plain, timing = now = shell.tracker.plain, shell.tracker.timing
+            if now == seen:  # nothing has changed while this was written down
+                return
+            seen = now
+            self._short = shell if plain and self._may_be_short else None
+            self._looks = timing or not plain  # the first may lag behind the second
+        self._short, self._looks = None, True
 
     def _name(self) -> str:
         app: object = self.app
@@ -396,9 +396,10 @@ class GracefulMiddleware:
             self._probe_server = None
         self.lifecycle.leave(member)
         self._stop_observing()
-        shell, self._shell, self._short = self._shell, None, None
+        shell, self._shell = self._shell, None
         if shell is not None:
-            shell.tracker.on_serving.remove(self._open_or_close_short_way)
+            shell.tracker.on_turn.remove(self._follow_tracker)
+        self._follow_tracker()
 
     def _stop_observing(self) -> None:
         for forget in self._forget:

@@ -116,6 +116,7 @@ class Probes:
 
     def liveness(self, core: LifecycleCore, method: str = "GET") -> Answer:
         """Answer 200 in every phase: a liveness probe that fails would kill the drain."""
+        core.tracker.sample()
         return answer(200, {"status": "live", "phase": core.phase.value}, method)
 
     def leaves_readiness_to_app(self, core: LifecycleCore) -> bool:
@@ -136,6 +137,7 @@ class Probes:
     def _ready(self, core: LifecycleCore) -> bool:
         """Ask the parent's word first: once the instance has flipped no worker says 200."""
         self._owner.heed()
+        core.tracker.sample()
         return core.ready
 
     async def readiness(self, core: LifecycleCore, method: str = "GET") -> Answer:

@@ -1,7 +1,7 @@
 """What is in flight: the tracker, one record for each exchange, and the latency histogram.
 
 Shells pass here with every request, so what can wait until somebody asks is not done at once, and
-while the process is SERVING a busy one has only a sample of its requests timed.
+while the process is SERVING only a sample of its requests is timed.
 What an exchange *does* (send, cancel, say farewell) belongs to the shell that made it.
 """
 
@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
-from itertools import chain, cycle, repeat
+from collections.abc import Callable
 from typing import Final, Literal
 
 __all__ = [
@@ -37,8 +36,8 @@ LONG: Final = 1.0
 BATCH: Final = 1024
 """Durations that are collected before they are sorted into the histogram together."""
 
-EVERY: Final = 32
-"""Of how many exchanges one is timed, when a full batch is known and the process is SERVING."""
+SAMPLE: Final = 32
+"""Exchanges that are timed after each probe, when a full batch is known and the process SERVES."""
 
 
 class Exchange:
@@ -173,6 +172,20 @@ class LatencyHistogram:
 class Tracker:
     """Everything in flight in this process, and the way to learn that nothing is any more."""
 
+    __slots__ = (
+        "_latency",
+        "_missing",
+        "_sorted_in",
+        "durations",
+        "holds",
+        "live",
+        "on_batch",
+        "on_end",
+        "on_turn",
+        "plain",
+        "timing",
+    )  # for the hot path: next to each other in memory
+
     def __init__(self) -> None:
         self.live: dict[Exchange, None] = {}
         self.holds: dict[Hold, None] = {}
@@ -186,20 +199,41 @@ class Tracker:
         """Called after each end while somebody waits; None while nobody does."""
         self.plain = False
         """The process is SERVING: shells may go by the short way, and nobody waits for an end."""
-        self.on_serving: list[Callable[[], None]] = []
-        """Called whenever `plain` changes: a shell may keep what it needs for the short way."""
-        self.looks: Iterator[bool] = repeat(True)
-        """Whether this end is worth a call of `ended`, for shells that do the rest of `end` by
-        themselves: each one, but while `plain` a sample is enough. An iterator, for threads take
-        turns with it, and `next` is the cheapest call there is."""
+        self.timing = True
+        """Whether ends are timed, for shells that do the rest of `end` by themselves: always, but
+        while `plain` a sample is enough."""
+        self.on_turn: list[Callable[[], None]] = []
+        """Called whenever `plain` or `timing` changes: shells may keep what follows from them."""
+        self._missing = 0  # until the sample is full
 
     def serving(self, plain: bool) -> None:
         """Take note that the process is SERVING, or is no more."""
         self.plain = plain
-        sample = chain(repeat(True, BATCH), cycle((True, *repeat(False, EVERY - 1))))
-        self.looks = sample if plain else repeat(True)
-        for changed in tuple(self.on_serving):
-            changed()
+        self._begin_sample(BATCH)
+
+    def sample(self) -> None:
+        """Time some more exchanges, for the last ones may be long ago; from any thread.
+
+        Called for each probe: those come by themselves every few seconds, and no other exchange
+        has to find out whether it belongs to a sample.
+        """
+        if not self.timing:
+            self._begin_sample(SAMPLE)
+
+    def _begin_sample(self, size: int) -> None:
+        self._missing, self.timing = size, True
+        self._tell()
+
+    def _end_sample(self) -> None:
+        self.timing = False
+        # After the line above: the driver, in its thread, turns the two the other way round.
+        if not self.plain:
+            self.timing = True
+        self._tell()
+
+    def _tell(self) -> None:
+        for turned in tuple(self.on_turn):
+            turned()
 
     def begin(self, exchange: Exchange, now: float) -> None:
         """Count `exchange` as in flight. Contract: `end` must follow, whatever happens."""
@@ -229,6 +263,9 @@ class Tracker:
         short = seconds < LONG and exchange.kind == "http" and not exchange.cut
         if short or exchange.timed:
             self.durations.append(seconds)
+            self._missing -= 1
+            if self._missing <= 0 and self.plain and self.timing:
+                self._end_sample()
             if len(self.durations) >= BATCH:
                 self.fold()
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from graceful.core.inflight import (
     BATCH,
     BOUNDS,
-    EVERY,
+    SAMPLE,
     Exchange,
     Hold,
     Kind,
@@ -94,19 +94,71 @@ def test_durations_are_sorted_in_by_the_batch() -> None:
     assert tracker.latency.total == tracker.served == 2 * BATCH + 1
 
 
-def test_a_busy_process_that_serves_looks_at_a_sample() -> None:
-    """At a full batch, so that few are known exactly; at each one when it serves no more."""
+def time_while_wanted(tracker: Tracker, most: int) -> int:
+    """Serve exchanges until none is timed any more; return how many were."""
+    for number in range(most):
+        if not tracker.timing:
+            return number
+        one = exchange()
+        one.began = 0.0
+        tracker.time(one, 0.5)
+    return most
+
+
+def test_a_process_that_serves_times_a_sample() -> None:
+    """A full batch, so that few are known exactly; each one when it serves no more."""
     tracker = Tracker()
-    assert not tracker.plain
-    assert next(tracker.looks)
+    assert (tracker.plain, tracker.timing) == (False, True)
+    assert time_while_wanted(tracker, 2 * BATCH) == 2 * BATCH
     tracker.serving(True)
-    assert tracker.plain
-    assert all(next(tracker.looks) for _ in range(BATCH))
-    later = [next(tracker.looks) for _ in range(3 * EVERY)]
-    assert later == [number % EVERY == 0 for number in range(3 * EVERY)]
+    assert (tracker.plain, tracker.timing) == (True, True)
+    assert time_while_wanted(tracker, 2 * BATCH) == BATCH
     tracker.serving(False)
-    assert not tracker.plain
-    assert all(next(tracker.looks) for _ in range(2 * BATCH))
+    assert (tracker.plain, tracker.timing) == (False, True)
+    assert time_while_wanted(tracker, 2 * BATCH) == 2 * BATCH
+
+
+def test_a_sample_may_be_asked_for() -> None:
+    """Twice is as good as once, and one that is not full is not cut short."""
+    tracker = Tracker()
+    tracker.serving(True)
+    tracker.sample()
+    assert time_while_wanted(tracker, 2 * BATCH) == BATCH
+    tracker.sample()
+    tracker.sample()
+    assert time_while_wanted(tracker, 2 * BATCH) == SAMPLE
+    assert not tracker.timing
+
+
+def test_shells_hear_what_turns() -> None:
+    """Both what is said of the phase and what is said of the sample."""
+    tracker = Tracker()
+    told: list[tuple[bool, bool]] = []
+    tracker.on_turn.append(lambda: told.append((tracker.plain, tracker.timing)))
+    tracker.serving(True)
+    time_while_wanted(tracker, BATCH + 1)
+    tracker.sample()
+    tracker.serving(False)
+    assert told == [(True, True), (True, False), (True, True), (False, True)]
+
+
+def test_a_sample_that_is_full_as_the_process_serves_no_more() -> None:
+    """The driver may turn both in its thread while the last of a sample is counted."""
+
+    class Turning(Tracker):
+        """Serves no more as soon as the sample is found full."""
+
+        __slots__ = ()
+
+        def __setattr__(self, name: str, value: object) -> None:
+            if (name, value) == ("timing", False):
+                self.serving(False)
+            super().__setattr__(name, value)
+
+    tracker = Turning()
+    tracker.serving(True)
+    assert time_while_wanted(tracker, 2 * BATCH) == 2 * BATCH
+    assert (tracker.plain, tracker.timing) == (False, True)
 
 
 @pytest.mark.parametrize("seconds", [0.1, 30.0])

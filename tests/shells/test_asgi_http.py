@@ -20,7 +20,7 @@ from starlette.routing import Mount, Route
 import graceful
 from graceful._asgi_types import Message, Receive, Scope, Send
 from graceful.asgi import GracefulMiddleware
-from graceful.core.inflight import BATCH
+from graceful.core.inflight import BATCH, SAMPLE
 from graceful.core.phases import Phase
 from graceful.core.records import ExchangeCut
 
@@ -282,6 +282,20 @@ async def test_the_end_of_a_refusal_wakes_the_drain(world: World) -> None:
     assert world.now - begun == pytest.approx(12)
 
 
+@on_one("asyncio")
+async def test_each_probe_has_a_sample_timed(world: World) -> None:
+    """Of a process that has served a full batch, so that what it knows does not grow old."""
+    app = GracefulMiddleware(app_of(hello))
+    async with world.lifespan(app):
+        for served, path in ((BATCH, "/readyz"), (BATCH + SAMPLE, "/livez")):
+            for _ in range(BATCH + 1):
+                await world.get(app)
+            assert world.lifecycle.tracker.served == served
+            await world.get(app, path)
+        await world.get(app)
+        assert world.lifecycle.tracker.served == BATCH + SAMPLE + 1
+
+
 @on_both
 async def test_a_busy_process_is_done_when_its_last_request_is(world: World) -> None:
     """Only a sample of its requests is timed, but a drain waits for the end of each."""
@@ -293,9 +307,9 @@ async def test_a_busy_process_is_done_when_its_last_request_is(world: World) -> 
 
     app = GracefulMiddleware(app_of(handler), linger=0)
     async with world.lifespan(app):
-        await world.get(app)
-        for _ in range(BATCH + 1):  # as if it had served that many
-            next(world.lifecycle.tracker.looks)
+        for _ in range(BATCH + 1):
+            await world.get(app)
+        assert not world.lifecycle.tracker.timing
         world.call(app, http("/slow"))
         await world.turns()
         world.lifecycle.terminate()

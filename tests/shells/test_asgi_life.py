@@ -75,6 +75,24 @@ async def test_a_stop_without_a_lifespan(world: World) -> None:
     assert world.phases == [Phase.LAME_DUCK, Phase.DRAINING]
 
 
+@on_both
+async def test_an_app_that_has_left_takes_part_again_from_its_next_request_on(
+    world: World,
+) -> None:
+    """Also where another app has kept the process SERVING all the while."""
+    heard: list[Record] = []
+    app = GracefulMiddleware(app_of(hello), observers=[heard.append])
+    async with world.lifespan(GracefulMiddleware(app_of(hello))):
+        async with world.lifespan(app):
+            await world.get(app)
+        assert world.is_in(Phase.SERVING)
+        await world.get(app)
+        heard.clear()
+        world.lifecycle.terminate()
+        await world.until(Phase.DRAINING)
+        assert heard
+
+
 async def raises_at_once(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] == "lifespan":
         raise NotImplementedError("no lifespan")
@@ -423,7 +441,7 @@ async def test_probe_paths(world: World) -> None:
     async with world.lifespan(app):
         assert b"ready" in (await world.get(app, "/ready")).body
         assert b"ready" in (await world.get(app, "/sub/ready", root_path="/sub")).body
-        for path in ("/readyz", "/livez", "/sub/ready", "/ready/"):
+        for path in ("/readyz", "/livez", "/sub/ready", "/ready/", "/already", ""):
             assert (await world.get(app, path)).body == b"ok"
         assert (await world.get(app, "/sub/livez", root_path="/sub")).body == b"ok"
 
