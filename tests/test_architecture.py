@@ -161,7 +161,11 @@ class Module:
         self.name = name
         self.source = source
         self.package = package
-        self.tree = ast.parse(source, name)
+
+    @cached_property
+    def tree(self) -> ast.Module:
+        """Parsed when it is first looked at: each process of the suite reads this list."""
+        return ast.parse(self.source, self.name)
 
     @property
     def floor(self) -> str:
