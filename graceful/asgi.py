@@ -9,6 +9,7 @@ and as few steps as will do, for in a server that is busy it is they that cost.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import Token
 from typing import TYPE_CHECKING, Any, Unpack
@@ -97,6 +98,7 @@ class GracefulMiddleware:
         self._looks = True  # at each end: it is timed, or somebody waits for it
         self._may_be_short = False
         self._state_is_shared = False
+        self._following = threading.RLock()
         self._forget: list[Callable[[], None]] = []
         self.settings = Settings()
         self._probe_ends = ""  # the last letters of their paths
@@ -352,15 +354,11 @@ class GracefulMiddleware:
 
     def _follow_tracker(self) -> None:
         """Open or close the short way, and see whether ends are looked at; from any thread."""
-        seen: object = None
-        while (shell := self._shell) is not None:
-            plain, timing = now = shell.tracker.plain, shell.tracker.timing
-            if now == seen:  # nothing has changed while this was written down
-                return
-            seen = now
+        with self._following:  # who writes last must not have read first
+            shell = self._shell
+            plain = shell is not None and shell.tracker.plain
             self._short = shell if plain and self._may_be_short else None
-            self._looks = timing or not plain  # the first may lag behind the second
-        self._short, self._looks = None, True
+            self._looks = shell is None or shell.tracker.timing or not plain
 
     def _name(self) -> str:
         app: object = self.app

@@ -105,7 +105,7 @@ class Probes:
         if settings.liveness_path is not None:
             self._kinds[settings.liveness_path] = "live"
         self.paths: frozenset[str] = frozenset(self._kinds)
-        """For the hot path: no path that ends otherwise is a probe's."""
+        """For the hot paths: no others are a probe's, but for a prefix."""
         self._rounds: RunVar[_Rounds] = RunVar("graceful readiness checks")
 
     def match(self, path: str, root_path: str = "") -> Literal["ready", "live"] | None:
@@ -135,7 +135,10 @@ class Probes:
         return answer(200 if ready else 503, body, method)
 
     def _ready(self, core: LifecycleCore) -> bool:
-        """Ask the parent's word first: once the instance has flipped no worker says 200."""
+        """Ask the parent's word first: once the instance has flipped no worker says 200.
+
+        Each question has some requests timed, so that what is known of them does not grow old.
+        """
         self._owner.heed()
         core.tracker.sample()
         return core.ready

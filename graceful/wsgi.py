@@ -276,7 +276,7 @@ class GracefulMiddleware:
             loop=loop,
             clock=lifecycle.clock,
             sse_event=self.sse_event,
-            lock=threading.Lock(),
+            lock=threading.RLock(),
             no_files=set(),
             counts_blocks=server.counts_blocks,
         )

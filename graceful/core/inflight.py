@@ -1,7 +1,7 @@
 """What is in flight: the tracker, one record for each exchange, and the latency histogram.
 
 Shells pass here with every request, so what can wait until somebody asks is not done at once, and
-while the process is SERVING only a sample of its requests is timed.
+while the process is SERVING they may time only a sample of their requests.
 What an exchange *does* (send, cancel, say farewell) belongs to the shell that made it.
 """
 
@@ -34,10 +34,11 @@ LONG: Final = 1.0
 """Seconds from which it is worth a look whether an exchange was a stream that nobody recognised."""
 
 BATCH: Final = 1024
-"""Durations that are collected before they are sorted into the histogram together."""
+"""Durations that are collected before they are sorted into the histogram together, and how many
+are timed when the process begins to serve."""
 
 SAMPLE: Final = 32
-"""Exchanges that are timed after each probe, when a full batch is known and the process SERVES."""
+"""How many exchanges are timed after a probe, when a full batch is known."""
 
 
 class Exchange:
@@ -184,7 +185,7 @@ class Tracker:
         "on_turn",
         "plain",
         "timing",
-    )  # for the hot path: next to each other in memory
+    )  # next to each other in memory, for the hot paths
 
     def __init__(self) -> None:
         self.live: dict[Exchange, None] = {}
@@ -214,8 +215,8 @@ class Tracker:
     def sample(self) -> None:
         """Time some more exchanges, for the last ones may be long ago; from any thread.
 
-        Called for each probe: those come by themselves every few seconds, and no other exchange
-        has to find out whether it belongs to a sample.
+        Probes call it: most processes are asked every few seconds, and no other exchange has to
+        find out whether it belongs to a sample.
         """
         if not self.timing:
             self._begin_sample(SAMPLE)
@@ -226,7 +227,8 @@ class Tracker:
 
     def _end_sample(self) -> None:
         self.timing = False
-        # After the line above: the driver, in its thread, turns the two the other way round.
+        # After the line above: whoever ends SERVING, in another thread, turns the two the other way
+        # round.
         if not self.plain:
             self.timing = True
         self._tell()

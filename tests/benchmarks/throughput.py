@@ -1,7 +1,7 @@
 """What the middleware costs: CPU seconds a request of uvicorn, bare and wrapped, asked by turns.
 
 The ratio is of requests per second of CPU. Each round starts both anew, with objects in other
-places (`layout.py`).
+places (`layout.py`). Nobody probes them: a probe would have some 32 requests more timed.
 
     python -m tests.benchmarks.throughput                 # every case, 10 rounds of each
     python -m tests.benchmarks.throughput 6 FastAPI

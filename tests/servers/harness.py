@@ -430,7 +430,7 @@ def save(module: Path, server: ServerProcess, noticed: str) -> None:
     for _ in range(int(LIMIT)):
         module.write_text(module.read_text() + "# saved\n")
         with contextlib.suppress(AssertionError):
-            server.log.wait(noticed, limit=1)
+            server.log.wait(noticed, limit=3)
             return
     raise AssertionError(f"{noticed!r} was never written:\n{server.log.text}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import threading
 from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
@@ -316,6 +317,56 @@ async def test_a_busy_process_is_done_when_its_last_request_is(world: World) -> 
         world.lifecycle.terminate()
         begun = world.now
     assert world.now - begun == pytest.approx(4, abs=0.1)
+
+
+@on_both
+async def test_a_busy_process_that_has_recovered_is_as_it_was(world: World) -> None:
+    """It times a full batch again, and a drain that comes later hears of each end."""
+
+    async def handler(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/slow":
+            await anyio.sleep(4)
+        await hello(scope, receive, send)
+
+    app = GracefulMiddleware(app_of(handler), linger=0)
+    async with world.lifespan(app):
+        for recovers in (True, False):
+            for _ in range(BATCH):
+                assert world.lifecycle.tracker.timing
+                await world.get(app)
+            assert not world.lifecycle.tracker.timing
+            world.call(app, http("/slow"))
+            await world.turns()
+            world.lifecycle.lame_duck()
+            assert world.lifecycle.tracker.timing
+            if recovers:
+                world.lifecycle.recover()
+        world.lifecycle.terminate()
+        world.lifecycle.terminate()
+        begun = world.now
+    assert world.now - begun == pytest.approx(4, abs=0.1)
+
+
+@on_one("asyncio")
+async def test_threads_that_turn_the_phase_at_once(world: World) -> None:
+    """Who is late with an older word does not open the short way again."""
+    tracker = world.lifecycle.tracker
+    other = threading.Thread(target=tracker.serving, args=(False,))
+
+    class Late(GracefulMiddleware):
+        """Another thread ends SERVING just before this one writes down that it has begun."""
+
+        def __setattr__(self, name: str, value: object) -> None:
+            if name == "_short" and value is not None and not other.ident:
+                other.start()
+                other.join(0.5)  # all it needs, unless it waits for us
+            super().__setattr__(name, value)
+
+    app = Late(hello)
+    async with world.lifespan(app):
+        other.join()
+        assert not tracker.plain
+        assert (app._short, app._looks) == (None, True)
 
 
 # -- messages are passed on ------------------------------------------------------------------

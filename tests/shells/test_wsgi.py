@@ -464,6 +464,31 @@ def test_threads_are_served_side_by_side(process: Process) -> None:
     assert process.lifecycle.tracker.served == served + SAMPLE
 
 
+def test_what_began_untimed_is_waited_for_in_a_drain(process: Process) -> None:
+    """Only a sample is timed, but a drain hears of the end of each."""
+    app = process.wrap(app_of([b"hello"]))
+    for _ in range(BATCH):
+        Call(app).finish()
+    assert not process.lifecycle.tracker.timing
+    last, heard = Call(app), list[int]()
+    process.drain()
+    process.lifecycle.tracker.on_end = lambda: heard.append(process.in_flight)
+    last.finish()
+    assert heard == [0]
+    assert process.lifecycle.tracker.served == BATCH + 1
+
+
+def test_the_collector_may_close_a_response_at_any_time(process: Process) -> None:
+    """Also one that was never closed, while the end of another is being counted."""
+    app = process.wrap(app_of([b"hello"]))
+    forgotten = Call(app)
+    process.lifecycle.tracker.on_batch = forgotten.close
+    process.lifecycle.lame_duck()
+    for _ in range(BATCH):
+        Call(app).finish()
+    assert process.in_flight == 0
+
+
 # -- probes ----------------------------------------------------------------------------------
 
 
