@@ -98,6 +98,7 @@ class GracefulMiddleware:
         self._forget: list[Callable[[], None]] = []
         self.settings = Settings()
         self._probe_paths: frozenset[str] = frozenset()
+        self._probe_ends = ""  # the last letters of their paths
         try:
             checked_event_name(sse_event)
             self._observers = tuple(callables("observers", observers))
@@ -107,6 +108,7 @@ class GracefulMiddleware:
             )
             self._probes = Probes(self.settings, checks or {}, self.lifecycle)
             self._probe_paths = self._probes.paths
+            self._probe_ends = "".join(path[-1] for path in self._probe_paths)
         except SettingsError as error:
             self.error = error
         prepare(self, lambda text: self.lifecycle.say_once(Notice(text)))
@@ -125,12 +127,13 @@ class GracefulMiddleware:
                 return self.app(environ, start_response)
             if outer is not None:
                 outer.watch()  # the two may be iterated by turns
+        # A first look, the cheapest there is.
         try:
-            path = environ["PATH_INFO"]
-        except KeyError:
-            path = ""
-        if path in self._probe_paths:
-            answered = self._probed(path, environ, start_response)
+            may_be_probe = environ["PATH_INFO"][-1] in self._probe_ends
+        except (KeyError, IndexError):  # both are allowed for an empty path
+            may_be_probe = False
+        if may_be_probe:
+            answered = self._probed(environ, start_response)
             if answered is not None:
                 return answered
         shell = self._shell
@@ -196,13 +199,13 @@ class GracefulMiddleware:
 
     # -- probes --------------------------------------------------------------------------------
 
-    def _probed(
-        self, path: str, environ: Environ, start_response: StartResponse
-    ) -> Iterable[bytes] | None:
+    def _probed(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes] | None:
         """Answer a probe; None when this is none, or one that the app answers."""
         if self._probes is None:
             return None
-        probe = self._probes.match(path)
+        probe = self._probes.match(environ["PATH_INFO"])
+        if probe is None:
+            return None
         shell = self._entered(environ)
         if shell is None and probe == "ready":
             return _refuse(start_response, self._problem, [("Cache-Control", "no-store")])

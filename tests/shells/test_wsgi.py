@@ -535,6 +535,17 @@ def test_paths_can_be_moved_and_switched_off(process: Process) -> None:
     assert Call(app, "/readyz").finish().text == b"hello"
 
 
+def test_paths_that_only_look_like_a_probes(process: Process) -> None:
+    """They are the app's, and so is an empty one, which a server may leave out."""
+    app = process.wrap(app_of([b"hello"]))
+    for path in ("", "/", "/z", "/readyz/z", "/xreadyz"):
+        assert Call(app, path).finish().text == b"hello"
+    nowhere = environ_of()
+    del nowhere["PATH_INFO"]
+    body: Any = app(nowhere, Response().start_response)
+    assert list(body) == [b"hello"]
+
+
 def test_an_app_with_its_own_readiness_is_asked_while_ready(process: Process) -> None:
     """`readiness_mode="wrap"`."""
     app = process.wrap(app_of([b"hello"]), readiness_mode="wrap")
