@@ -297,16 +297,17 @@ async def test_each_probe_has_a_sample_timed(world: World) -> None:
         assert world.lifecycle.tracker.served == BATCH + SAMPLE + 1
 
 
+async def slow_where_asked(scope: Scope, receive: Receive, send: Send) -> None:
+    """Takes four seconds for one path, and no time for others."""
+    if scope["path"] == "/slow":
+        await anyio.sleep(4)
+    await hello(scope, receive, send)
+
+
 @on_both
 async def test_a_busy_process_is_done_when_its_last_request_is(world: World) -> None:
     """Only a sample of its requests is timed, but a drain waits for the end of each."""
-
-    async def handler(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["path"] == "/slow":
-            await anyio.sleep(4)
-        await hello(scope, receive, send)
-
-    app = GracefulMiddleware(app_of(handler), linger=0)
+    app = GracefulMiddleware(app_of(slow_where_asked), linger=0)
     async with world.lifespan(app):
         for _ in range(BATCH + 1):
             await world.get(app)
@@ -322,13 +323,7 @@ async def test_a_busy_process_is_done_when_its_last_request_is(world: World) -> 
 @on_both
 async def test_a_busy_process_that_has_recovered_is_as_it_was(world: World) -> None:
     """It times a full batch again, and a drain that comes later hears of each end."""
-
-    async def handler(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["path"] == "/slow":
-            await anyio.sleep(4)
-        await hello(scope, receive, send)
-
-    app = GracefulMiddleware(app_of(handler), linger=0)
+    app = GracefulMiddleware(app_of(slow_where_asked), linger=0)
     async with world.lifespan(app):
         for recovers in (True, False):
             for _ in range(BATCH):
