@@ -70,7 +70,7 @@ class AsgiExchange(Exchange):
 
     # Set by the middleware itself, attribute by attribute: a call of `__init__` for each request
     # would cost as much as all of them.
-    __slots__ = ("_receive", "_send", "scope", "shell")
+    __slots__ = ("_receive", "_send", "scope")
     shell: Shell
     scope: Scope
     _receive: Receive

@@ -46,6 +46,12 @@ class HttpExchange(AsgiExchange):
     _gone = False  # the app is told that the client has left
 
     @classmethod
+    def of_shell(cls, shell: Shell) -> type[Self]:
+        """Return the class of the exchanges of `shell`, which costs none of them anything."""
+        own: type[Self] = type(cls.__name__, (cls,), {"__slots__": (), "shell": shell})
+        return own
+
+    @classmethod
     def of(cls, shell: Shell, scope: Scope, receive: Receive, send: Send) -> Self:
         exchange = super().of(shell, scope, receive, send)
         exchange._first = exchange._last = None
@@ -102,7 +108,7 @@ class HttpExchange(AsgiExchange):
         send = self._send  # a call of a slot's value, as of a method, is a third dearer
         if self._first is None:
             try:
-                if message["headers"].__class__ is not list:
+                if type(message["headers"]) is not list:
                     message = _with_list(message)
             except KeyError:
                 pass  # it need not have any

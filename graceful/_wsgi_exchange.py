@@ -87,11 +87,13 @@ class WsgiExchange(Exchange):
         "_start",
         "_token",
         "_write",
+        "began",
         "environ",
         "shell",
     )
     shell: Shell
     environ: Environ
+    began: float
     _start: StartResponse
     """The server's `start_response`."""
     _write: Write

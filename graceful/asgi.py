@@ -23,6 +23,7 @@ from ._asgi_websocket import WebSocketExchange, turn_away
 from .context import HANDLE, exchange_var
 from .core.budget import Settings, SettingsError
 from .core.farewell import checked_event_name
+from .core.inflight import Exchange
 from .core.records import Notice
 from .driver import Hook
 from .lifecycle import Lifecycle, current
@@ -94,8 +95,10 @@ class GracefulMiddleware:
         self._probe_server: ProbeServer | None = None
         self._member: Member | None = None
         self._shell: Shell | None = None
-        self._short: Shell | None = None  # the same while requests may go the short way
-        self._looks = True  # at each end: it is timed, or somebody waits for it
+        self._exchange = HttpExchange  # of that shell
+        self._live: dict[Exchange, None] = {}
+        self._short: type[HttpExchange] | None = None  # while requests may go the short way
+        self._looks = True  # at what begins and ends: it is timed, or somebody waits for it
         self._may_be_short = False
         self._state_is_shared = False
         self._following = threading.RLock()
@@ -137,20 +140,20 @@ class GracefulMiddleware:
             may_be_probe = False
         if may_be_probe and await self._probed(scope, send):
             return
-        shell = self._short
-        if shell is None:
+        new_exchange = self._short
+        if new_exchange is None:
             await self._serve(scope, receive, send)
             return
-        exchange = HttpExchange()
-        exchange.shell = shell
+        exchange = new_exchange()
         exchange.scope = scope
         exchange._receive = receive
         exchange._send = send
         exchange._first = None
         exchange._last = None
-        clock = shell.clock
-        exchange.began = clock()
-        live = shell.live
+        looks = self._looks
+        if looks:
+            exchange.began = exchange.shell.clock()
+        live = self._live
         live[exchange] = None
         token = enter_context(exchange)
         app: Any = self.app  # a call of what an attribute holds is dearer than one of a name
@@ -169,9 +172,10 @@ class GracefulMiddleware:
                 leave_context(token)
             # What follows is `Tracker.end`, in line.
             del live[exchange]
-            if self._looks:
+            if looks or self._looks:
                 exchange.uncancel()
-                shell.tracker.ended(exchange, clock())
+                shell = exchange.shell
+                shell.tracker.ended(exchange, shell.clock())
             # And this is `let_go`.
             exchange._first = exchange._last = None
             exchange.scope = NO_SCOPE
@@ -189,10 +193,11 @@ class GracefulMiddleware:
         scope.setdefault("state", {})["graceful"] = HANDLE
         tracker = shell.tracker
         exchange = HttpExchange.of(shell, scope, receive, send)
-        tracker.begin(exchange, shell.clock())
+        now = shell.clock()
+        tracker.begin(exchange, now)
         if not tracker.plain:
             exchange.watch()
-            if shell.core.late_request(exchange, exchange.began):
+            if shell.core.late_request(exchange, now):
                 await self._refuse(exchange, send)
                 return
         try:
@@ -254,7 +259,7 @@ class GracefulMiddleware:
             exchange.shell.tracker.drop(exchange)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        shell = self._short or self._entered()
+        shell = self._entered()
         if shell is None:
             await receive()
             await send({"type": "websocket.close", "code": 1011, "reason": "misconfigured"})
@@ -276,7 +281,7 @@ class GracefulMiddleware:
         probe = self._probes.match(scope["path"], scope.get("root_path", ""))
         if probe is None:
             return False
-        shell = self._short or self._entered()
+        shell = self._entered()
         if shell is None and probe == "ready":
             await answer(send, 503, self._problem, {"cache-control": "no-store"})
             return True
@@ -343,6 +348,7 @@ class GracefulMiddleware:
             sse_event=self.sse_event,
             traits=member.server.traits,
         )
+        self._exchange, self._live = HttpExchange.of_shell(shell), shell.live
         # Without a lifespan each request has to look whether its loop is still the same, without
         # shared state each one has to be given the handle, and on trio each one needs a scope.
         self._may_be_short = lifespan and self._state_is_shared and isinstance(loop, AsyncioLoop)
@@ -357,7 +363,7 @@ class GracefulMiddleware:
         with self._following:  # who writes last must not have read first
             shell = self._shell
             plain = shell is not None and shell.tracker.plain
-            self._short = shell if plain and self._may_be_short else None
+            self._short = self._exchange if plain and self._may_be_short else None
             self._looks = shell is None or shell.tracker.timing or not plain
 
     def _name(self) -> str:
@@ -398,6 +404,7 @@ class GracefulMiddleware:
         if shell is not None:
             shell.tracker.on_turn.remove(self._follow_tracker)
         self._follow_tracker()
+        self._exchange, self._live = HttpExchange, {}
 
     def _stop_observing(self) -> None:
         for forget in self._forget:

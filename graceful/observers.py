@@ -205,7 +205,8 @@ def _cut(record: ExchangeCut) -> Iterator[_Line]:
 
 def _about(straggler: Straggler) -> dict[str, Any]:
     fields = _pick(straggler, "kind", "client", "age", "phase")
-    return {"what": plain(straggler.name), **{k: v for k, v in fields.items() if v != ""}}
+    age = {"older": True} if straggler.older else {}
+    return {"what": plain(straggler.name), **{k: v for k, v in fields.items() if v != ""}, **age}
 
 
 def _stack_once(straggler: Straggler, seen: set[str]) -> str:
@@ -265,7 +266,8 @@ def _report_level(record: DrainReport) -> int:
 
 def _named(straggler: Straggler) -> str:
     client = f" from {straggler.client}" if straggler.client else ""
-    return f"{straggler.kind} {straggler.name}{client}, {straggler.age:.1f} s old"
+    over = "over " if straggler.older else ""
+    return f"{straggler.kind} {straggler.name}{client}, {over}{straggler.age:.1f} s old"
 
 
 def _straggler_block(stragglers: Iterable[Straggler]) -> str:

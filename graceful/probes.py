@@ -116,7 +116,7 @@ class Probes:
 
     def liveness(self, core: LifecycleCore, method: str = "GET") -> Answer:
         """Answer 200 in every phase: a liveness probe that fails would kill the drain."""
-        core.tracker.sample()
+        core.tracker.probed(self._owner.clock())
         return answer(200, {"status": "live", "phase": core.phase.value}, method)
 
     def leaves_readiness_to_app(self, core: LifecycleCore) -> bool:
@@ -140,7 +140,7 @@ class Probes:
         Each question has some requests timed, so that what is known of them does not grow old.
         """
         self._owner.heed()
-        core.tracker.sample()
+        core.tracker.probed(self._owner.clock())
         return core.ready
 
     async def readiness(self, core: LifecycleCore, method: str = "GET") -> Answer:

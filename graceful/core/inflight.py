@@ -48,13 +48,16 @@ class Exchange:
     need, for what only a few do. That keeps the middleware cheap. Shells subclass it.
     """
 
-    __slots__ = ("__dict__", "__weakref__", "began")
+    __slots__ = ("__dict__", "__weakref__")
 
     kind: Kind = "http"
     policy: Policy = "reconnect"
     """What a drain does to a stream: tell it to `reconnect`, or let it `finish`."""
-    began: float
-    """When the app was called, by the clock of the shell."""
+    began: float | None = None
+    """When the app was called, by the clock of the shell; None = while the process was SERVING, by
+    a shell that reads its clock for a sample only."""
+    seen: float | None = None
+    """When a probe found this in flight, if `began` is not known."""
     told: bool = False
     """The farewell has been sent."""
     unwinding: bool = False
@@ -177,6 +180,7 @@ class Tracker:
         "_latency",
         "_missing",
         "_sorted_in",
+        "_undated",
         "durations",
         "holds",
         "live",
@@ -201,23 +205,27 @@ class Tracker:
         self.plain = False
         """The process is SERVING: shells may go by the short way, and nobody waits for an end."""
         self.timing = True
-        """Whether ends are timed, for shells that do the rest of `end` by themselves: always, but
-        while `plain` a sample is enough."""
+        """Whether exchanges that begin are dated, for shells that do the rest of `begin` by
+        themselves: always, but while `plain` a sample is enough."""
         self.on_turn: list[Callable[[], None]] = []
         """Called whenever `plain` or `timing` changes: shells may keep what follows from them."""
         self._missing = 0  # until the sample is full
+        self._undated = 0  # that have ended while somebody looked
 
     def serving(self, plain: bool) -> None:
         """Take note that the process is SERVING, or is no more."""
         self.plain = plain
         self._begin_sample(BATCH)
 
-    def sample(self) -> None:
-        """Time some more exchanges, for the last ones may be long ago; from any thread.
+    def probed(self, now: float) -> None:
+        """A probe has come: time some more exchanges, date those in flight; from any thread.
 
-        Probes call it: most processes are asked every few seconds, and no other exchange has to
-        find out whether it belongs to a sample.
+        Most processes are asked every few seconds, and no other exchange has to find out whether
+        it belongs to a sample, or reads a clock to be dated if it is cut one day.
         """
+        for exchange in tuple(self.live):
+            if exchange.began is None and exchange.seen is None:
+                exchange.seen = now
         if not self.timing:
             self._begin_sample(SAMPLE)
 
@@ -261,6 +269,9 @@ class Tracker:
 
     def time(self, exchange: Exchange, now: float) -> None:
         """Note how long `exchange` took, if that says something."""
+        if exchange.began is None:
+            self._undated += exchange.timed
+            return
         seconds = now - exchange.began
         short = seconds < LONG and exchange.kind == "http" and not exchange.cut
         if short or exchange.timed:
@@ -286,7 +297,7 @@ class Tracker:
     @property
     def served(self) -> int:
         """Ordinary exchanges that have ended by themselves, of those that were looked at."""
-        return self._sorted_in + len(self.durations)
+        return self._sorted_in + len(self.durations) + self._undated
 
     @property
     def latency(self) -> LatencyHistogram:

@@ -95,6 +95,7 @@ class LifecycleCore:
         self._last_signal = -math.inf
         self._duck_since: float | None = None  # when readiness flipped
         self._drain_since: float | None = None
+        self._served_until = 0.0
         self._arrivals: deque[tuple[float, Exchange]] = deque(maxlen=RECENT)
         self._told: deque[tuple[float, Exchange]] = deque()
         self._stays_ready = False
@@ -327,12 +328,15 @@ class LifecycleCore:
     def straggler(self, exchange: Exchange, now: float, *, stacks: bool) -> Straggler:
         """Return the record that names `exchange`."""
         about = exchange.describe()
+        began = exchange.began
+        seen = self._served_until if exchange.seen is None else exchange.seen
         return Straggler(
             kind=exchange.kind,
             name=plain(f"{about['method']} {about['path']}".strip()),
             client=plain(about["client"]),
-            age=now - exchange.began,
+            age=now - (seen if began is None else began),
             phase=self.phase.value,
+            older=began is None,
             stack=_stack(exchange) if stacks else "",
         )
 
@@ -423,6 +427,8 @@ class LifecycleCore:
         if old is new:
             return None
         self.phase = new
+        if old is Phase.SERVING:
+            self._served_until = now
         self.tracker.serving(new is Phase.SERVING)
         streams = len(self.tracker.streams())
         if new is Phase.SERVING:

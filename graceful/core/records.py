@@ -82,8 +82,12 @@ class Straggler:
     """Method and path without the query, escaped so that it can't forge a log line."""
     client: str
     age: float
+    """Seconds since it began."""
     phase: str
     stack: str = ""
+    older: bool = False
+    """Nobody read a clock when it began: `age` counts from the first probe that found it in flight,
+    or from the end of SERVING, so it is older than that."""
 
 
 @dataclass(frozen=True, slots=True)

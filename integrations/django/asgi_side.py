@@ -60,7 +60,7 @@ class AsgiSide(AsgiMiddleware):
         scope = request.scope
         if within_another(scope):
             return await self._pass_on(request)
-        shell = self._short or self._entered()
+        shell = self._entered()
         probe = await self._probe(request, shell)
         if probe is not None:
             return probe
@@ -168,9 +168,10 @@ class DjangoExchange(HttpExchange):
 
     def refusal(self) -> Response | None:
         """Return the answer to a request that has come too late; it is over with that."""
-        if self.shell.tracker.plain or not self.shell.core.late_request(self, self.began):
+        shell = self.shell
+        if shell.tracker.plain or not shell.core.late_request(self, shell.clock()):
             return None
-        self.shell.tracker.drop(self)
+        shell.tracker.drop(self)
         return plain_text(503, "draining", {"Retry-After": "1", **self.close_header()})
 
     def runs_in(self, task: asyncio.Task[Any] | None) -> None:

@@ -118,16 +118,37 @@ def test_a_process_that_serves_times_a_sample() -> None:
     assert time_while_wanted(tracker, 2 * BATCH) == 2 * BATCH
 
 
-def test_a_sample_may_be_asked_for() -> None:
+def test_a_probe_asks_for_a_sample() -> None:
     """Twice is as good as once, and one that is not full is not cut short."""
     tracker = Tracker()
     tracker.serving(True)
-    tracker.sample()
+    tracker.probed(1.0)
     assert time_while_wanted(tracker, 2 * BATCH) == BATCH
-    tracker.sample()
-    tracker.sample()
+    tracker.probed(2.0)
+    tracker.probed(2.5)
     assert time_while_wanted(tracker, 2 * BATCH) == SAMPLE
     assert not tracker.timing
+
+
+def test_a_probe_dates_what_nobody_has_dated() -> None:
+    """Once, for it is at least as old as that; what the shell knows is better."""
+    tracker, dated, undated = Tracker(), exchange(), exchange()
+    tracker.begin(dated, 1.0)
+    tracker.live[undated] = None
+    tracker.probed(5.0)
+    tracker.probed(9.0)
+    assert (dated.began, dated.seen) == (1.0, None)
+    assert (undated.began, undated.seen) == (None, 5.0)
+
+
+def test_what_nobody_has_dated_is_served_and_not_timed() -> None:
+    """How long it took is not known, nor is the day when a probe saw it a beginning."""
+    tracker, one, stream = Tracker(), exchange(), exchange("sse")
+    one.seen = 9.0
+    for undated in (one, stream):
+        tracker.live[undated] = None
+        tracker.end(undated, 10.0)
+    assert (tracker.served, tracker.latency.total, len(tracker)) == (1, 0, 0)
 
 
 def test_shells_hear_what_turns() -> None:
@@ -137,7 +158,7 @@ def test_shells_hear_what_turns() -> None:
     tracker.on_turn.append(lambda: told.append((tracker.plain, tracker.timing)))
     tracker.serving(True)
     time_while_wanted(tracker, BATCH + 1)
-    tracker.sample()
+    tracker.probed(1.0)
     tracker.serving(False)
     assert told == [(True, True), (True, False), (True, True), (False, True)]
 
@@ -263,11 +284,12 @@ def test_an_exchange_without_a_shell_has_harmless_defaults() -> None:
 
 
 def test_an_ordinary_exchange_needs_no_dictionary() -> None:
-    """Slots, and defaults on the class: that is what keeps the hot path cheap."""
+    """Slots of the shells, and defaults on the class: that is what keeps the hot path cheap."""
     tracker, one = Tracker(), Exchange()
-    tracker.begin(one, 1.0)
-    tracker.end(one, 2.0)
-    assert (one.began, vars(one)) == (1.0, {})
+    tracker.live[one] = None
+    del tracker.live[one]
+    tracker.ended(one, 2.0)
+    assert (one.began, vars(one)) == (None, {})
 
 
 # -- the histogram -----------------------------------------------------------------------

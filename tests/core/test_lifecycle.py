@@ -695,6 +695,20 @@ def test_stragglers_are_named_with_age_phase_and_stack() -> None:
     assert [s.stack for s in core.stragglers(126.0, stacks=False)] == ["", ""]
 
 
+@pytest.mark.parametrize(("seen", "age"), [(None, 26.0), (90.0, 36.0)])
+def test_a_straggler_that_nobody_has_dated(seen: float | None, age: float) -> None:
+    """It is as old as what saw it first: a probe, or the end of SERVING."""
+    core = serving()
+    undated = Named("http", "/slow")
+    undated.began, undated.seen = None, seen
+    core.tracker.live[undated] = None
+    core.lame_duck(T)
+    core.climb("SIGTERM", 110.0)
+    core.delay_over(115.0)
+    straggler = core.straggler(undated, 126.0, stacks=False)
+    assert (straggler.age, straggler.older) == (age, True)
+
+
 @pytest.mark.parametrize(
     ("path", "name"),
     [

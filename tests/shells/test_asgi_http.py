@@ -298,9 +298,8 @@ async def test_each_probe_has_a_sample_timed(world: World) -> None:
 
 
 async def slow_where_asked(scope: Scope, receive: Receive, send: Send) -> None:
-    """Takes four seconds for one path, and no time for others."""
-    if scope["path"] == "/slow":
-        await anyio.sleep(4)
+    """Takes four seconds for one path, a minute for another, and no time for others."""
+    await anyio.sleep({"/slow": 4, "/hung": 60}.get(scope["path"], 0))
     await hello(scope, receive, send)
 
 
@@ -318,6 +317,52 @@ async def test_a_busy_process_is_done_when_its_last_request_is(world: World) -> 
         world.lifecycle.terminate()
         begun = world.now
     assert world.now - begun == pytest.approx(4, abs=0.1)
+
+
+@on_one("asyncio")
+async def test_a_sample_is_of_what_begins(world: World) -> None:
+    """Or the slow ones, which end when it is full already, would seldom be in it."""
+    app = GracefulMiddleware(app_of(slow_where_asked))
+    tracker = world.lifecycle.tracker
+    async with world.lifespan(app):
+        for _ in range(BATCH):
+            await world.get(app)
+        before = world.call(app, http("/slow"))
+        await anyio.sleep(1)
+        await world.get(app, "/livez")
+        within = world.call(app, http("/slow"))
+        await world.turns()
+        for _ in range(SAMPLE):
+            await world.get(app)
+        assert (tracker.timing, tracker.latency.total) == (False, BATCH + SAMPLE)
+        await before.finished()
+        assert tracker.latency.total == BATCH + SAMPLE
+        await within.finished()
+        assert tracker.latency.total == BATCH + SAMPLE + 1
+        assert (tracker.latency.quantile(1) or 0) > 3
+
+
+@on_one("asyncio")
+@pytest.mark.parametrize("probed", [False, True])
+async def test_what_is_cut_in_a_busy_process_is_as_old_as_is_known(
+    world: World, probed: bool
+) -> None:
+    """Its clock is read for a sample only; probes date the rest, or else the signal does."""
+    app = GracefulMiddleware(app_of(slow_where_asked), grace_period=10)
+    async with world.lifespan(app):
+        for _ in range(BATCH):
+            await world.get(app)
+        world.call(app, http("/hung"))
+        await anyio.sleep(0.5)
+        if probed:
+            await world.get(app, "/readyz")
+        await anyio.sleep(0.5)
+        world.lifecycle.terminate()
+    (told,) = world.told(ExchangeCut)
+    (cut,) = told.stragglers
+    assert cut.older
+    assert cut.age - told.after == pytest.approx(0.5 if probed else 0, abs=0.1)
+    assert world.report.served == 0
 
 
 @on_both

@@ -10,6 +10,7 @@ import os
 import signal
 import threading
 import time
+import weakref
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -52,6 +53,18 @@ async def test_with_a_lifespan(world: World) -> None:
     assert world.is_in(Phase.STOPPED)
     assert world.now == began
     assert world.records == []
+
+
+@on_one("asyncio")
+async def test_a_life_that_is_over_is_forgotten(world: World) -> None:
+    """What its exchanges had in common goes with it, although the app object stays."""
+    app = GracefulMiddleware(app_of(hello))
+    async with world.lifespan(app):
+        await world.get(app)
+        assert app._short is not None
+        common = weakref.ref(app._short)
+    gc.collect()
+    assert common() is None
 
 
 @on_both

@@ -261,6 +261,18 @@ def test_a_drain_report_names_what_was_cut_held_and_wrong() -> None:
     )
 
 
+def test_an_age_that_nobody_knows_is_not_made_up() -> None:
+    """It is what is known for certain, and says so."""
+    undated = replace(SLOW, older=True)
+    assert "31.2 s old" not in one(ExchangeCut((undated,), 1.0)).getMessage()
+    assert (
+        " age=31.235 phase=draining older=true " in one(ExchangeCut((undated,), 1.0)).getMessage()
+    )
+    assert "older" not in one(ExchangeCut((SLOW,), 1.0)).getMessage()
+    report = one(replace(REPORT, clean=False, cut=(undated,))).getMessage()
+    assert 'stragglers="http GET /slow from 10.0.0.7:51, over 31.2 s old"' in report
+
+
 def test_the_watchdogs_report_has_the_stacks() -> None:
     """The last words before a forced exit show where each straggler is at that moment."""
     message = one(replace(REPORT, clean=False, cut=(SLOW,), outcome="left_by_watchdog"))
