@@ -2,7 +2,7 @@
 
 Public names used: `uvicorn.Server` with `config`, `servers`, `server_state.connections`,
 `should_exit` and `shutdown`; `Config.timeout_graceful_shutdown`, `should_reload`, `lifespan`,
-`loaded_app`, and the `app` of what uvicorn has put around it.
+`loaded_app`; the `app` of `ProxyHeadersMiddleware`, which uvicorn puts around it.
 Tested with uvicorn 0.54.
 
 How it fits together
@@ -10,8 +10,8 @@ How it fits together
   WebSocket in one instant. The lifecycle serves the delay, drains, and then `leave` sets it.
 - `Server.shutdown` is replaced on the instance, so that a stop that uvicorn begins by itself
   (`limit_max_requests`, `should_exit = True`) drains first, and so that the exit status is ours.
-- uvicorn calls an object that calls an object that is the middleware. From its start on they are
-  their methods (`has_method` says why), which wins back what the middleware costs, or a part of it.
+- uvicorn calls an object of its own that calls the app, an object again. From its start on they are
+  called by their methods (`has_method` says why), which wins back a part of what we cost.
 - The exit status is 0 or 70, for the signal is not replayed: uvicorn alone ends with -15 after a
   clean drain.
 """
@@ -26,6 +26,7 @@ from types import CoroutineType, FrameType
 from typing import Any
 
 import uvicorn
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.server import Server
 
 from graceful._arguments import has_method
@@ -75,6 +76,20 @@ def _servers_of_loop() -> Iterator[Server]:
             coroutine = coroutine.cr_await
 
 
+def by_method(app: Any) -> Any:
+    """Return what calls `app` by its method.
+
+    That of a framework is looked up each time, for whoever measures calls may replace it late.
+    """
+    if isinstance(app, ProxyHeadersMiddleware | GracefulMiddleware):
+        return app.__call__
+
+    def call(scope: Any, receive: Any, send: Any) -> Any:
+        return app.__call__(scope, receive, send)
+
+    return call
+
+
 class UvicornServer:
     """One `uvicorn.Server`, as the lifecycle sees it."""
 
@@ -83,7 +98,7 @@ class UvicornServer:
         self._config = server.config
         self._timeout = server.config.timeout_graceful_shutdown
         self._owner: ServerOwner | None = None
-        self._called: Any = None
+        self._called: list[tuple[Any, str, object]] = []  # by method: where, and the objects
         self.traits = traits_named("uvicorn")
         self.version = uvicorn.__version__
         self.name = f"uvicorn {self.version}"
@@ -123,22 +138,18 @@ class UvicornServer:
     def _call_methods(self) -> None:
         """Have connections, which are yet to come, call methods on the way to the middleware."""
         loaded: Any = getattr(self._config, "loaded_app", None)
-        around = type(loaded).__module__.startswith("uvicorn.")
-        inner = getattr(loaded, "app", None) if around else loaded
-        if not (isinstance(inner, GracefulMiddleware) and has_method(loaded)):
-            return
-        self._called = loaded
-        if around:
-            loaded.app = inner.__call__
-        self._config.loaded_app = loaded.__call__
+        places: list[tuple[Any, str]] = [(self._config, "loaded_app")]
+        if isinstance(loaded, ProxyHeadersMiddleware):  # whose app is called as we call it
+            places.append((loaded, "app"))
+        for holder, name in places:
+            app = getattr(holder, name, None)
+            if has_method(app):
+                self._called.append((holder, name, app))
+                setattr(holder, name, by_method(app))
 
     def _call_objects(self) -> None:
-        loaded, self._called = self._called, None
-        if loaded is None:
-            return
-        self._config.loaded_app = loaded
-        if not isinstance(loaded, GracefulMiddleware):
-            loaded.app = getattr(loaded.app, "__self__", loaded.app)
+        while self._called:
+            setattr(*self._called.pop())
 
     async def stop_accepting(self) -> None:
         assert self._owner is not None

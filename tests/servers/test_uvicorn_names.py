@@ -17,7 +17,6 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from uvicorn.config import Config
-from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.server import Server
 
 from graceful.asgi import GracefulMiddleware
@@ -149,15 +148,61 @@ def test_requests_come_by_methods_while_the_app_is_served(proxy_headers: bool) -
         server = Server(server.config)
 
 
-def test_an_app_that_is_not_outermost_is_called_as_it_is() -> None:
+@pytest.mark.parametrize("proxy_headers", [True, False])
+def test_a_framework_comes_by_its_method_of_the_moment(
+    proxy_headers: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whoever measures calls may replace the method of a framework's app as late as he likes."""
-    starlette = Starlette(middleware=[Middleware(GracefulMiddleware)])
-    server = Server(Config(starlette, port=0, log_level="critical"))
+    calls: list[object] = []
+
+    class Framework(Starlette):
+        """What others patch."""
+
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            await super().__call__(scope, receive, send)
+
+    async def measured(self: Framework, scope: Any, receive: Any, send: Any) -> None:
+        calls.append(scope["type"])
+        await super(Framework, self).__call__(scope, receive, send)
+
+    framework = Framework(middleware=[Middleware(GracefulMiddleware)])
+    server = Server(Config(framework, port=0, log_level="critical", proxy_headers=proxy_headers))
+    server.config.load()
+    loaded = cast("Any", server.config.loaded_app)
 
     async def look() -> None:
         async with running(server):
-            assert isinstance(server.config.loaded_app, ProxyHeadersMiddleware)
-            assert server.config.loaded_app.app is starlette
+            outermost = server.config.loaded_app
+            called = loaded.app if proxy_headers else outermost
+            assert outermost is not loaded
+            assert called is not framework
+            (listener,) = [s for each in server.servers for s in each.sockets]
+            reader, writer = await asyncio.open_connection(*listener.getsockname()[:2])
+            for _ in range(2):
+                writer.write(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n")
+                await reader.readuntil(b"Not Found")
+                monkeypatch.setattr(Framework, "__call__", measured)
+            writer.close()
+            await writer.wait_closed()
+
+    asyncio.run(look())
+    assert calls == ["http"]
+    assert server.config.loaded_app is loaded
+    assert not proxy_headers or loaded.app is framework
+
+
+def test_an_app_that_is_a_function_is_called_as_it_is() -> None:
+    """There is no method to be had."""
+    wrapped = GracefulMiddleware(app)
+
+    async def function(scope: Any, receive: Any, send: Any) -> None:
+        await wrapped(scope, receive, send)
+
+    server = Server(Config(function, port=0, log_level="critical"))
+
+    async def look() -> None:
+        async with running(server):
+            assert cast("Any", server.config.loaded_app).__self__.app is function
 
     asyncio.run(look())
 
