@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping, Sequence
-from typing import Final, Self
+from typing import Final, Self, cast
 
 import anyio
 
@@ -48,8 +48,8 @@ class HttpExchange(AsgiExchange):
     @classmethod
     def of_shell(cls, shell: Shell) -> type[Self]:
         """Return the class of the exchanges of `shell`, which costs none of them anything."""
-        own: type[Self] = type(cls.__name__, (cls,), {"__slots__": (), "shell": shell})
-        return own
+        own = type(cls.__name__, (cls,), {"__slots__": (), "shell": shell})
+        return cast("type[Self]", own)
 
     @classmethod
     def of(cls, shell: Shell, scope: Scope, receive: Receive, send: Send) -> Self:

@@ -93,7 +93,6 @@ class WsgiExchange(Exchange):
     )
     shell: Shell
     environ: Environ
-    began: float
     _start: StartResponse
     """The server's `start_response`."""
     _write: Write

@@ -172,7 +172,7 @@ def test_a_framework_comes_by_its_method_of_the_moment(
 
     async def look() -> None:
         async with running(server):
-            outermost = server.config.loaded_app
+            outermost = cast("Any", server.config.loaded_app)
             called = loaded.app if proxy_headers else outermost
             assert outermost is not loaded
             assert called is not framework
