@@ -42,6 +42,7 @@ ROUTES = [Route("/", hello)]
 
 bare = Starlette(routes=ROUTES)
 wrapped = Starlette(routes=ROUTES, middleware=[Middleware(GracefulMiddleware)])
+outermost = GracefulMiddleware(Starlette(routes=ROUTES))
 
 bare_api, wrapped_api = api(), api()
 wrapped_api.add_middleware(GracefulMiddleware)

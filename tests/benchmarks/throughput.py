@@ -42,6 +42,7 @@ AS_INSTALLED = ("--http", "h11", "--loop", "asyncio")
 
 CASES = (
     Case("Starlette, 'hello', plain uvicorn", "bare", "wrapped", "/", AS_INSTALLED),
+    Case("'hello', plain uvicorn, outermost", "bare", "outermost", "/", AS_INSTALLED),
     Case("a FastAPI route", "bare_api", "wrapped_api", "/items/7?q=x", FASTEST),
     Case("Starlette, 'hello'", "bare", "wrapped", "/", FASTEST),
     Case(
