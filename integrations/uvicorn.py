@@ -76,7 +76,7 @@ def _servers_of_loop() -> Iterator[Server]:
             coroutine = coroutine.cr_await
 
 
-def by_method(app: Any) -> Any:
+def _by_method(app: Any) -> Any:
     """Return what calls `app` by its method.
 
     That of a framework is looked up each time, for whoever measures calls may replace it late.
@@ -145,7 +145,7 @@ class UvicornServer:
             app = getattr(holder, name, None)
             if has_method(app):
                 self._called.append((holder, name, app))
-                setattr(holder, name, by_method(app))
+                setattr(holder, name, _by_method(app))
 
     def _call_objects(self) -> None:
         while self._called:
